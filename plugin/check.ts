@@ -1,0 +1,97 @@
+import { type GuestOptionValues, guestOptions, type Selectable } from './guests.js'
+import { type OptionTable, type OptionValues, type RawValues, readOptions } from './options.js'
+import type { Outcome } from './outcome.js'
+import type { StateStore } from './state.js'
+
+/** What a check's `collect` gets besides the host and its options. */
+export interface Context {
+  /** Aborted when the run's time is over or the agent stops; hand it to everything that waits. */
+  readonly signal: AbortSignal
+  /** Where libvirt was reached, for messages. */
+  readonly uri: string
+  /** Names what is being done, for the message of a run that ends by its timeout: `reading block statistics`. */
+  stage(name: string): void
+  /** What this check with these options kept from its last run. */
+  readonly state: StateStore
+  /** Milliseconds since 1970. */
+  now(): number
+  /**
+   * The guests that the command line asks for. What it names and is not there becomes an UNKNOWN finding by itself, so that one wrong name does
+   * not hide the others. Hand in every defined guest, not only the running ones.
+   */
+  selectGuests<T extends Selectable>(guests: readonly T[]): T[]
+}
+
+type Options<O extends OptionTable, G extends boolean> = OptionValues<O> &
+  (G extends true ? GuestOptionValues : unknown)
+
+/** What the author of a check writes; option types flow into both functions, the host's type comes from `collect`'s annotation. */
+export interface CheckDefinition<Host, O extends OptionTable, G extends boolean, Sample> {
+  /** The executable's name. */
+  readonly name: string
+  /** One sentence. */
+  readonly summary: string
+  /** More, in Markdown, for the documentation page. */
+  readonly description?: string
+  /** The check's own options; common ones are added. */
+  readonly options: O
+  /** Adds the options that select guests, and `--per-guest`. */
+  readonly guests?: G
+  /** The check needs what libvirt denies on its read-only socket (guest agent, monitor). */
+  readonly readWrite?: boolean
+  /** All input and output. Throwing means UNKNOWN, with the error's message as the one line. */
+  collect(host: Host, options: Options<O, G>, context: Context): Promise<Sample>
+  /** Judges what was collected: pure. */
+  evaluate(sample: Sample, options: Options<O, G>): Outcome
+}
+
+/** A check without the types of its options and sample: what runs, lists and documents checks. */
+export interface Check<Host> {
+  readonly name: string
+  readonly summary: string
+  readonly description: string | undefined
+  /** The check's own options and, for a check of guests, those that select them. */
+  readonly options: OptionTable
+  readonly guests: boolean
+  readonly readWrite: boolean
+  /** Collects and evaluates, with options that {@link readOptions} made from this check's table. */
+  run(host: Host, options: OptionValues<OptionTable>, context: Context): Promise<Outcome>
+}
+
+/** A check as its tests use it. */
+export interface DefinedCheck<Host, O extends OptionTable, G extends boolean, Sample> extends Check<Host> {
+  collect(host: Host, options: Options<O, G>, context: Context): Promise<Sample>
+  evaluate(sample: Sample, options: Options<O, G>): Outcome
+  /** The options as a command line with these raw values gives them (keys in kebab case), defaults filled in; throws on a bad one. */
+  parseOptions(raw?: RawValues): Options<O, G>
+}
+
+/** Declares a check. */
+export function defineCheck<Host, const O extends OptionTable, Sample, const G extends boolean = false>(
+  definition: CheckDefinition<Host, O, G, Sample>,
+): DefinedCheck<Host, O, G, Sample> {
+  const options: OptionTable = definition.guests ? { ...definition.options, ...guestOptions } : definition.options
+  return {
+    name: definition.name,
+    summary: definition.summary,
+    description: definition.description,
+    options,
+    guests: definition.guests ?? false,
+    readWrite: definition.readWrite ?? false,
+    collect: (host, values, context) => definition.collect(host, values, context),
+    evaluate: (sample, values) => definition.evaluate(sample, values),
+    async run(host, values, context) {
+      // The one place where types meet again: `values` were made from `options`, which is the definition's table.
+      const typed = values as Options<O, G>
+      const sample = await definition.collect(host, typed, context)
+      context.stage('judging')
+      return definition.evaluate(sample, typed)
+    },
+    parseOptions(raw = {}) {
+      const problems: string[] = []
+      const values = readOptions(options, raw, problems)
+      if (problems.length > 0) throw new Error(problems.join('; '))
+      return values as Options<O, G>
+    },
+  }
+}

@@ -1,0 +1,217 @@
+import parse from 'yargs-parser'
+import type { Check } from './check.js'
+import {
+  coerce,
+  kebabCase,
+  kindOf,
+  type Option,
+  type OptionTable,
+  type OptionValues,
+  optionsSchema,
+  type RawValue,
+  type RawValues,
+  readOptions,
+  type Schema,
+} from './options.js'
+
+/** The options that every check has. */
+export const commonOptions = {
+  uri: {
+    type: 'string',
+    alias: 'u',
+    summary: 'libvirt to connect to (default: $LIBVIRT_DEFAULT_URI, or qemu:///system).',
+  },
+  timeout: { type: 'duration', alias: 't', default: '30', summary: 'Give up after this time, UNKNOWN.' },
+  format: {
+    type: 'choice',
+    choices: ['nagios', 'graphite', 'influxdb', 'opentsdb', 'prometheus', 'json'],
+    default: 'nagios',
+    summary: 'What to print.',
+  },
+  scheme: { type: 'string', summary: 'First part of metric paths, and the host label (default: the host name).' },
+  stateDir: {
+    type: 'string',
+    summary: 'Where to keep numbers between runs (default: $SENSU_KVM_STATE_DIR, or a directory of this user).',
+  },
+  verbose: { type: 'flag', alias: 'v', summary: 'Print a line for objects that are OK, too.' },
+  version: { type: 'flag', alias: 'V', summary: 'Print the version and exit 3.' },
+  help: { type: 'flag', alias: 'h', summary: 'Print this help and exit 3.' },
+} as const satisfies OptionTable
+
+/** Added to checks of guests, for `--per-guest` of an executable. */
+export const deliveryOptions = {
+  agentSocket: {
+    type: 'string',
+    default: '127.0.0.1:3030',
+    summary: "The agent's client socket, to which --per-guest hands its results.",
+  },
+  checkName: { type: 'string', summary: "Name of the results of --per-guest (default: the program's name)." },
+} as const satisfies OptionTable
+
+export type CommonValues = OptionValues<typeof commonOptions> & OptionValues<typeof deliveryOptions>
+
+/** A validator that ajv compiled at build time from {@link commandLineSchema}. */
+export interface Validate {
+  (data: unknown): boolean
+  errors?: readonly ValidationError[] | null
+}
+
+interface ValidationError {
+  readonly keyword: string
+  readonly instancePath: string
+  readonly params: Readonly<Record<string, unknown>>
+}
+
+/** What a command line asks for. */
+export type Request =
+  | { readonly kind: 'help' }
+  | { readonly kind: 'version' }
+  | { readonly kind: 'problems'; readonly problems: readonly string[] }
+  | {
+      readonly kind: 'run'
+      readonly common: CommonValues
+      readonly options: OptionValues<OptionTable>
+      /** The check's own options as given: what tells one use of the check from another. */
+      readonly own: RawValues
+    }
+
+type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests'>
+
+/** Every option of a check's command line, its own first. */
+export function commandLineOptions(check: AnyCheck): OptionTable {
+  return { ...check.options, ...(check.guests ? deliveryOptions : {}), ...commonOptions }
+}
+
+/** The JSON schema of a check's command line: raw values by option name. */
+export function commandLineSchema(check: AnyCheck): Schema {
+  return { title: check.name, description: check.summary, ...optionsSchema(commandLineOptions(check)) }
+}
+
+/** Reads a command line. Never throws: whatever is wrong with it comes back as one line per problem. */
+export function parseCommandLine(check: AnyCheck, validate: Validate, argv: readonly string[]): Request {
+  const table = commandLineOptions(check)
+  const { raw, positional } = rawValues(table, argv)
+  if (raw['help'] === true) return { kind: 'help' }
+  if (raw['version'] === true) return { kind: 'version' }
+  const problems = positional.map(text => `unexpected argument "${text}": options start with --`)
+  if (!validate(raw)) problems.push(...(validate.errors ?? []).map(error => problemText(error, table, raw)))
+  if (raw['all'] === true && (raw['guest'] !== undefined || raw['match'] !== undefined)) {
+    problems.push('--all contradicts --guest and --match: leave one of them out')
+  }
+  if (problems.length > 0) return { kind: 'problems', problems: [...new Set(problems)] }
+  const common = readOptions({ ...commonOptions, ...deliveryOptions }, raw, problems)
+  const options = readOptions(check.options, raw, problems)
+  if (common.timeout === 0) problems.push('--timeout 0: leaves no time at all: write a time such as 30s')
+  if (problems.length > 0) return { kind: 'problems', problems }
+  const own = Object.fromEntries(Object.keys(check.options).map(name => [kebabCase(name), raw[kebabCase(name)]]))
+  return { kind: 'run', common, options, own }
+}
+
+function rawValues(table: OptionTable, argv: readonly string[]): { raw: RawValues; positional: string[] } {
+  const entries = Object.entries(table).map(([name, option]) => ({ name: kebabCase(name), option }))
+  const named = (test: (option: Option) => boolean) =>
+    entries.filter(({ option }) => test(option)).map(({ name }) => name)
+  const { _: positional, ...parsed } = parse(joinNegativeValues(argv), {
+    alias: Object.fromEntries(entries.flatMap(({ name, option }) => (option.alias ? [[name, [option.alias]]] : []))),
+    boolean: named(option => option.type === 'flag'),
+    array: named(option => option.type === 'strings'),
+    string: named(option => option.type !== 'flag'),
+    configuration: {
+      'boolean-negation': false,
+      'camel-case-expansion': false,
+      'dot-notation': false,
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+      'strip-aliased': true,
+    },
+  })
+  const values = Object.entries(parsed).map(([name, value]) => {
+    const option = entries.find(entry => entry.name === name)?.option
+    return [name, option === undefined ? value : single(option, value)]
+  })
+  return { raw: Object.fromEntries(values), positional: positional.map(String) }
+}
+
+/** A switch may be repeated, and a number is a number. */
+function single(option: Option, value: RawValue): RawValue {
+  if (option.type === 'flag' && Array.isArray(value)) return true
+  return coerce(option, value)
+}
+
+/** `-w -5:10` as `-w=-5:10`: a range may start with a minus sign, an option never continues with a digit, dot or tilde. */
+function joinNegativeValues(argv: readonly string[]): string[] {
+  const joined: string[] = []
+  for (const argument of argv) {
+    const previous = joined.at(-1)
+    const isValue = /^-[\d.~]/.test(argument) && previous !== undefined && /^-[^=]+$/.test(previous)
+    if (isValue) joined[joined.length - 1] = `${previous}=${argument}`
+    else joined.push(argument)
+  }
+  return joined
+}
+
+function problemText({ keyword, instancePath, params }: ValidationError, table: OptionTable, raw: RawValues): string {
+  if (keyword === 'additionalProperties') return unknownOption(String(params['additionalProperty']), table)
+  const name = keyword === 'required' ? String(params['missingProperty']) : (instancePath.split('/')[1] ?? '')
+  const option = Object.entries(table).find(([key]) => kebabCase(key) === name)?.[1]
+  const expects = option === undefined ? 'valid' : kindOf(option).expects(option)
+  if (keyword === 'required') return `--${name} is missing: it takes ${expects}`
+  const value = raw[name]
+  if (Array.isArray(value) && option?.type !== 'strings')
+    return `--${name} is given ${value.length} times: give it once`
+  const missing = value === '' || (Array.isArray(value) && value.includes(''))
+  return missing ? `--${name} needs a value: it takes ${expects}` : `--${name} ${String(value)}: not ${expects}`
+}
+
+function unknownOption(name: string, table: OptionTable): string {
+  const known = Object.keys(table).map(kebabCase)
+  const nearest = known
+    .map(candidate => ({ candidate, distance: editDistance(name.slice(0, 40), candidate) }))
+    .sort((a, b) => a.distance - b.distance)[0]
+  const close = nearest !== undefined && nearest.distance <= Math.max(1, Math.ceil(name.length / 3))
+  const dashes = name.length === 1 ? '-' : '--'
+  return `unknown option ${dashes}${name}: ${close && name.length > 1 ? `did you mean --${nearest.candidate}?` : 'see --help'}`
+}
+
+/** How many letters must be inserted, removed or replaced to turn one word into the other. */
+function editDistance(from: string, to: string): number {
+  let previous = Array.from({ length: to.length + 1 }, (_, index) => index)
+  for (const [row, letter] of [...from].entries()) {
+    const current = [row + 1]
+    for (const [column, other] of [...to].entries()) {
+      const replaced = (previous[column] ?? 0) + (letter === other ? 0 : 1)
+      current.push(Math.min(replaced, (previous[column + 1] ?? 0) + 1, (current[column] ?? 0) + 1))
+    }
+    previous = current
+  }
+  return previous[to.length] ?? 0
+}
+
+/** The text of `--help`. The full yargs is loaded only here: it costs more than all the rest. */
+export async function helpText(check: AnyCheck): Promise<string> {
+  const { default: yargs } = await import('yargs')
+  const builder = yargs([], '/')
+    .scriptName(check.name)
+    .usage(`${check.summary}\n\nUsage: $0 [options]`)
+    .locale('en')
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    .wrap(110)
+  for (const [name, option] of Object.entries(commandLineOptions(check))) {
+    const own = name in check.options
+    builder.option(kebabCase(name), {
+      group: own ? 'Options:' : 'Common options:',
+      describe: `${option.summary}${defaultText(option)}`,
+      ...(option.alias === undefined ? {} : { alias: option.alias }),
+      ...(option.type === 'flag' ? { type: 'boolean' as const } : { requiresArg: true }),
+    })
+  }
+  return `${await builder.getHelp()}\n`
+}
+
+function defaultText(option: Option): string {
+  const value = 'default' in option ? option.default : undefined
+  const choices = option.type === 'choice' ? ` ${option.choices.join(', ')}.` : ''
+  return `${choices}${value === undefined ? '' : ` [${value}]`}`
+}

@@ -1,0 +1,34 @@
+import { kebabCase } from './options.js'
+import { parseRange, type Range } from './range.js'
+
+/**
+ * The options with every range replaced that `limits` names (in kebab case or camel case), and one line for each limit that is no range or
+ * that these options do not have; such a limit changes nothing.
+ */
+export function overrideLimits<T extends object>(
+  options: T,
+  limits: Readonly<Record<string, string>>,
+): { options: T; problems: string[] } {
+  const overridden = new Map<string, Range>()
+  const problems: string[] = []
+  const ranges = Object.entries(options).filter(([, value]) => isRange(value))
+  for (const [key, text] of Object.entries(limits)) {
+    const name = ranges.map(([own]) => own).find(own => own === key || kebabCase(own) === key)
+    if (name === undefined) {
+      const known = ranges.map(([own]) => kebabCase(own)).join(', ')
+      problems.push(`its metadata sets limit "${key}", which this check does not have: use ${known || 'none'}`)
+      continue
+    }
+    try {
+      overridden.set(name, parseRange(text))
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      problems.push(`its metadata sets ${kebabCase(name)} to "${text}", ${reason}`)
+    }
+  }
+  return { options: { ...options, ...Object.fromEntries(overridden) }, problems }
+}
+
+function isRange(value: unknown): value is Range {
+  return typeof value === 'object' && value !== null && 'inverted' in value && 'start' in value && 'end' in value
+}

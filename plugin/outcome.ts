@@ -1,0 +1,121 @@
+import { overrideLimits } from './limits.js'
+import { crossedLimit, type Range, violates } from './range.js'
+import type { Status } from './status.js'
+import { formatQuantity } from './text.js'
+
+/** One judgement about one object. */
+export interface Finding {
+  readonly status: Status
+  /** The guest concerned; absent for the host. */
+  readonly guest?: string | undefined
+  /** The device of the guest, or of the host, concerned. */
+  readonly device?: string | undefined
+  /** What is the matter, with the number and the limit it crossed; without the names above, which are put in front. */
+  readonly message: string
+}
+
+/** Bytes, seconds, percent, a counter that only grows, or a plain number. */
+export type Unit = 'B' | 's' | '%' | 'c' | ''
+
+/** One number. */
+export interface Metric {
+  /** In snake case, without unit and without the check's name: `used`, `read_latency`. */
+  readonly name: string
+  /** What the number belongs to, outermost first: `{ guest: 'web01', disk: 'vda' }`. */
+  readonly labels?: Readonly<Record<string, string>> | undefined
+  /** Undefined when it could not be determined. */
+  readonly value: number | bigint | undefined
+  readonly unit?: Unit | undefined
+  readonly warning?: Range | undefined
+  readonly critical?: Range | undefined
+  readonly min?: number | undefined
+  readonly max?: number | undefined
+  /** One sentence for formats that carry one. */
+  readonly help?: string | undefined
+}
+
+/** What `evaluate` returns. */
+export interface Outcome {
+  /** The text after `NAME OK: `; made from the findings when absent. */
+  readonly summary?: string | undefined
+  readonly findings: readonly Finding[]
+  readonly metrics: readonly Metric[]
+}
+
+/** A number to judge: the metric, and words for the message. */
+export interface Judgement extends Metric {
+  readonly guest?: string | undefined
+  readonly device?: string | undefined
+  /** The metric's label for the device: `disk`, `interface`, `cpu`. */
+  readonly deviceLabel?: string | undefined
+  /** What the number is, in words: `memory in use`. */
+  readonly what: string
+  /** What to add to the message: `of 4 GiB`. */
+  readonly note?: string | undefined
+}
+
+/** Something whose limits may be overridden by its own metadata. */
+export interface Limited {
+  readonly name: string
+  /** Limits of this check by option name (`warning`, `read-latency-critical`), as the guest's metadata gives them. */
+  readonly limits?: Readonly<Record<string, string>> | undefined
+}
+
+/** Collects findings and metrics; it is itself the {@link Outcome} that `evaluate` returns. */
+export class Verdict implements Outcome {
+  summary: string | undefined
+  readonly findings: Finding[] = []
+  readonly metrics: Metric[] = []
+
+  /** Records a finding. */
+  add(finding: Finding): this {
+    this.findings.push(finding)
+    return this
+  }
+
+  /** Records a number that is not judged. */
+  measure(metric: Metric): this {
+    this.metrics.push(metric)
+    return this
+  }
+
+  /**
+   * Judges a number against its limits and records both the finding and the metric. A number that is undefined is recorded as undetermined and
+   * not judged: whether that is UNKNOWN is the check's to say. Returns the status.
+   */
+  judge(judgement: Judgement): Status {
+    const { guest, device, deviceLabel, what, note, ...metric } = judgement
+    const labels = {
+      ...(guest === undefined ? {} : { guest }),
+      ...(device === undefined ? {} : { [deviceLabel ?? 'device']: device }),
+      ...metric.labels,
+    }
+    this.measure({ ...metric, labels })
+    if (metric.value === undefined) return 'OK'
+    const { status, text } = compare(Number(metric.value), metric)
+    this.add({ status, guest, device, message: [what, text.quantity, note, text.limit].filter(Boolean).join(' ') })
+    return status
+  }
+
+  /**
+   * The options with the limits that the guest's own metadata sets instead. A limit there that is no range, or that this check does not have, is
+   * an UNKNOWN finding of that guest; the others are unaffected.
+   */
+  limitsOf<T extends object>(options: T, guest: Limited): T {
+    if (guest.limits === undefined) return options
+    const { options: own, problems } = overrideLimits(options, guest.limits)
+    for (const message of problems) this.add({ status: 'UNKNOWN', guest: guest.name, message })
+    return own
+  }
+}
+
+function compare(value: number, { warning, critical, unit }: Metric) {
+  const quantity = formatQuantity(value, unit)
+  const crossed = (status: Status, range: Range) => ({
+    status,
+    text: { quantity, limit: `(${status.toLowerCase()} ${crossedLimit(range, value, unit)})` },
+  })
+  if (critical !== undefined && violates(critical, value)) return crossed('CRITICAL', critical)
+  if (warning !== undefined && violates(warning, value)) return crossed('WARNING', warning)
+  return { status: 'OK' as const, text: { quantity, limit: '' } }
+}

@@ -1,0 +1,263 @@
+import type { GuestResult, sendResults } from './agent-socket.js'
+import type { Check, Context } from './check.js'
+import { type CommonValues, helpText, parseCommandLine, type Request, type Validate } from './command-line.js'
+import { type GuestOptionValues, type Selectable, selectGuests, selectionFindings } from './guests.js'
+import type { Finding, Outcome } from './outcome.js'
+import { type Format, firstLine, formats, type Report, statusLine, statusOf } from './output.js'
+import type { StateKeeper } from './state.js'
+import { type ExitStatus, exitStatusOf, worstFirst } from './status.js'
+import { printable, safeName } from './text.js'
+
+/** A check and what the build made of it: all that is needed to run it. */
+export interface CheckProgram<Host> {
+  readonly check: Check<Host>
+  readonly validate: Validate
+  /** The version that `--version` prints. */
+  readonly version: string
+}
+
+/** How a run reaches libvirt. `uri` is always given; the signal ends a connection attempt that takes too long. */
+export interface OpenHostOptions {
+  readonly uri: string
+  readonly readOnly: boolean
+  readonly timeoutSeconds: number
+  readonly signal: AbortSignal
+}
+
+/** Everything outside that a run depends on. */
+export interface Environment<Host> {
+  openHost(options: OpenHostOptions): Promise<Host & { close(): Promise<void> }>
+  readonly state: StateKeeper
+  /** Milliseconds since 1970. */
+  now(): number
+  /** Ends the run early. */
+  readonly signal?: AbortSignal | undefined
+  /** The `host` of metric formats. */
+  readonly hostname: string
+  /** Environment variables; LIBVIRT_DEFAULT_URI is looked at. */
+  readonly variables: Readonly<Record<string, string | undefined>>
+  /** Hands the results of `--per-guest` over; without it they are only returned, for the agent to publish. */
+  readonly deliver?: typeof sendResults | undefined
+}
+
+/** What a run prints and exits with, and with `--per-guest` each guest's own result. */
+export interface RunResult {
+  readonly output: string
+  readonly status: ExitStatus
+  readonly guests?: readonly GuestResult[]
+}
+
+/** Runs a check with a command line (without the program's name). Never throws: whatever goes wrong is UNKNOWN and one line. */
+export async function runCheck<Host>(
+  program: CheckProgram<Host>,
+  argv: readonly string[],
+  environment: Environment<Host>,
+): Promise<RunResult> {
+  const { check, validate, version } = program
+  try {
+    const request = parseCommandLine(check, validate, argv)
+    if (request.kind === 'help') return { output: await helpText(check), status: 3 }
+    if (request.kind === 'version') return { output: `${check.name} ${version} (sensu-kvm)\n`, status: 3 }
+    if (request.kind === 'problems') return { output: problemLines(check.name, request.problems), status: 3 }
+    return await new Run(check, request, environment).result()
+  } catch (error) {
+    return unknown(check.name, error)
+  }
+}
+
+/** The result of a run that failed: UNKNOWN and one line, without a stack trace. */
+export function unknown(name: string, error: unknown): RunResult {
+  const message = error instanceof Error ? error.message || error.name : String(error)
+  // What a programmer got wrong says so, or an admin looks for the fault in the host.
+  const internal = error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError
+  return { output: `${statusLine(name, 'UNKNOWN', internal ? `internal error: ${message}` : message)}\n`, status: 3 }
+}
+
+function problemLines(name: string, problems: readonly string[]): string {
+  const [first = '', ...others] = problems
+  return [statusLine(name, 'UNKNOWN', first), ...others.map(problem => printable(problem)), ''].join('\n')
+}
+
+type RunRequest = Extract<Request, { kind: 'run' }>
+
+/** One run: its stage, its deadline, and the guests it looked for in vain. */
+class Run<Host> {
+  readonly #check: Check<Host>
+  readonly #common: CommonValues
+  readonly #request: RunRequest
+  readonly #environment: Environment<Host>
+  readonly #uri: string
+  readonly #abort = new AbortController()
+  readonly #selectionFindings: Finding[] = []
+  #stage = 'starting'
+
+  constructor(check: Check<Host>, request: RunRequest, environment: Environment<Host>) {
+    this.#check = check
+    this.#request = request
+    this.#common = request.common
+    this.#environment = environment
+    this.#uri = request.common.uri ?? (environment.variables['LIBVIRT_DEFAULT_URI'] || 'qemu:///system')
+  }
+
+  /** Runs until the work is done, the time is over or the environment's signal says stop, whichever is first. */
+  async result(): Promise<RunResult> {
+    const { promise, stop } = this.#deadline()
+    const work = this.#work()
+    work.catch(() => undefined) // What is still going on after the deadline may fail unheard.
+    try {
+      return await Promise.race([work, promise])
+    } finally {
+      stop()
+    }
+  }
+
+  /** A promise that rejects at the deadline or at the environment's signal, which also aborts all work. */
+  #deadline(): { promise: Promise<never>; stop(): void } {
+    const seconds = this.#common.timeout
+    const outer = this.#environment.signal
+    const { promise, reject } = withReject()
+    const end = (text: string) => {
+      reject(new Error(text))
+      this.#abort.abort(new Error(text))
+    }
+    const onTimeout = () =>
+      end(`no answer within ${seconds} s while ${this.#stage}: look at what hangs there, or allow more with --timeout`)
+    const onStop = () => end(`stopped while ${this.#stage}`)
+    const timer = setTimeout(onTimeout, Math.min(seconds * 1000, 2 ** 31 - 1))
+    if (outer?.aborted) onStop()
+    outer?.addEventListener('abort', onStop, { once: true })
+    return {
+      promise,
+      stop: () => {
+        clearTimeout(timer)
+        outer?.removeEventListener('abort', onStop)
+      },
+    }
+  }
+
+  async #work(): Promise<RunResult> {
+    const outcome = await this.#outcome()
+    const report: Report = {
+      name: this.#check.name,
+      outcome: { ...outcome, findings: [...outcome.findings, ...this.#selectionFindings] },
+      scheme: this.#common.scheme ?? this.#environment.hostname,
+      timeMs: this.#environment.now(),
+      verbose: this.#common.verbose,
+    }
+    if (this.#request.options['perGuest'] === true) return this.#perGuest(report)
+    return { output: formats[this.#common.format](report), status: exitStatusOf[statusOf(report.outcome)] }
+  }
+
+  async #outcome(): Promise<Outcome> {
+    const { readWrite } = this.#check
+    const { signal } = this.#abort
+    this.#stage = `connecting to ${this.#uri}`
+    const host = await this.#environment.openHost({
+      uri: this.#uri,
+      readOnly: !readWrite,
+      timeoutSeconds: this.#common.timeout,
+      signal,
+    })
+    // Closing ends whatever the check still waits for; a connection that cannot be closed properly must not change the result.
+    const close = () => host.close().catch(() => undefined)
+    signal.addEventListener('abort', close, { once: true })
+    try {
+      signal.throwIfAborted()
+      this.#stage = `asking ${this.#uri}`
+      return await this.#check.run(host, this.#request.options, this.#context())
+    } finally {
+      signal.removeEventListener('abort', close)
+      await close()
+    }
+  }
+
+  #context(): Context {
+    const { state, now } = this.#environment
+    return {
+      signal: this.#abort.signal,
+      uri: this.#uri,
+      stage: name => {
+        this.#stage = name
+      },
+      state: state.open({
+        check: this.#check.name,
+        uri: this.#uri,
+        options: this.#request.own,
+        directory: this.#common.stateDir,
+      }),
+      now,
+      selectGuests: guests => this.#selectGuests(guests),
+    }
+  }
+
+  #selectGuests<T extends Selectable>(guests: readonly T[]): T[] {
+    // Only checks that declare `guests` call this; the table they share gives these values.
+    const options = this.#request.options as unknown as GuestOptionValues
+    const selection = selectGuests(guests, options)
+    this.#selectionFindings.push(...selectionFindings(selection, options, this.#uri))
+    return selection.selected
+  }
+
+  /** The guests' states belong to the guests: the run itself is as bad as its findings about the host, or the hand-over. */
+  async #perGuest(report: Report): Promise<RunResult> {
+    const guests = guestReports(report).map(([guest, own]) => guestResult(guest, own, this.#common.format))
+    if (this.#environment.deliver !== undefined && guests.length > 0) {
+      this.#stage = `handing results to the agent at ${this.#common.agentSocket}`
+      const name = this.#common.checkName ?? this.#check.name
+      const results = guests.map(guest => ({ name, ...guest }))
+      await this.#environment.deliver(results, this.#common.agentSocket, this.#abort.signal)
+    }
+    const host = { ...report.outcome, findings: report.outcome.findings.filter(({ guest }) => guest === undefined) }
+    const status = statusOf(host)
+    const own = status === 'OK' ? '' : `${firstLine({ name: '', outcome: host }).replace(/^ \w+: /, '')}; `
+    return {
+      output: `${statusLine(report.name, status, own + guestCounts(guests))}\n`,
+      status: exitStatusOf[status],
+      guests,
+    }
+  }
+}
+
+/** One report per guest that has a finding or a metric, with only its own. */
+function guestReports(report: Report): [guest: string, report: Report][] {
+  const { findings, metrics } = report.outcome
+  const names = new Set([...findings.map(({ guest }) => guest), ...metrics.map(({ labels }) => labels?.['guest'])])
+  return [...names]
+    .filter(name => name !== undefined)
+    .map(name => {
+      const outcome = {
+        findings: findings.filter(({ guest }) => guest === name),
+        metrics: metrics.filter(({ labels }) => labels?.['guest'] === name),
+      }
+      return [name, { ...report, outcome }]
+    })
+}
+
+function guestResult(guest: string, report: Report, format: Format): GuestResult {
+  return { source: safeName(guest), output: formats[format](report), status: exitStatusOf[statusOf(report.outcome)] }
+}
+
+/** `8 guests: 7 OK, 1 CRITICAL (web01)`. */
+function guestCounts(guests: readonly GuestResult[]): string {
+  const counts = worstFirst.toReversed().flatMap(status => {
+    const those = guests.filter(guest => guest.status === exitStatusOf[status])
+    const named =
+      status === 'OK'
+        ? ''
+        : ` (${those
+            .slice(0, 3)
+            .map(({ source }) => source)
+            .join(', ')}${those.length > 3 ? ', …' : ''})`
+    return those.length === 0 ? [] : [`${those.length} ${status}${named}`]
+  })
+  return `${guests.length} ${guests.length === 1 ? 'guest' : 'guests'}${counts.length === 0 ? '' : `: ${counts.join(', ')}`}`
+}
+
+function withReject(): { promise: Promise<never>; reject(error: Error): void } {
+  let reject: (error: Error) => void = () => undefined
+  const promise = new Promise<never>((_, fail) => {
+    reject = fail
+  })
+  promise.catch(() => undefined)
+  return { promise, reject: error => reject(error) }
+}

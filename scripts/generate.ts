@@ -1,0 +1,177 @@
+// Makes what follows from the checks: validators, program table, entry files, schemas and shell completion. Called by build.mjs, which has
+// transpiled the checks to build/ before.
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { Ajv } from 'ajv'
+import standalone from 'ajv/dist/standalone/index.js'
+import type { Check } from '../plugin/check.js'
+import { commandLineOptions, commandLineSchema } from '../plugin/command-line.js'
+import { bashCompletion, zshCompletion } from './completion.js'
+
+/** A check and the file that declares it, without its ending. */
+export interface FoundCheck {
+  readonly file: string
+  readonly check: Check<never>
+}
+
+/** Loads every check below `checks/` from its transpiled form; what cannot be loaded is reported and left out. */
+export async function loadChecks(root: string): Promise<{ checks: FoundCheck[]; problems: string[] }> {
+  const folder = join(root, 'checks')
+  const files = existsSync(folder) ? readdirSync(folder).filter(file => file.endsWith('.ts')) : []
+  const checks: FoundCheck[] = []
+  const problems: string[] = []
+  for (const name of files.sort()) {
+    const file = name.slice(0, -'.ts'.length)
+    try {
+      checks.push({ file, check: await loadCheck(root, file) })
+    } catch (error) {
+      problems.push(`checks/${name}: ${error instanceof Error ? error.message : String(error)}`)
+    }
+  }
+  return { checks, problems }
+}
+
+async function loadCheck(root: string, file: string): Promise<Check<never>> {
+  const module: { default?: Check<never> } = await import(pathToFileURL(join(root, 'build/checks', `${file}.js`)).href)
+  const check = module.default
+  if (typeof check?.run !== 'function') throw new Error('its default export is not made by defineCheck')
+  if (check.name !== file && check.name !== `check-${file}`) {
+    throw new Error(`declares "${check.name}": name the file ${check.name}.ts`)
+  }
+  assertOptions(check)
+  return check
+}
+
+/** An option must not take the name or the letter of another one, common ones included. */
+function assertOptions(check: Check<never>): void {
+  const common = commandLineOptions({ ...check, options: {} })
+  const taken = new Set(Object.keys(common))
+  const letters = new Set(Object.values(common).flatMap(option => option.alias ?? []))
+  for (const [name, { alias }] of Object.entries(check.options)) {
+    if (taken.has(name)) throw new Error(`option ${name} is a common option`)
+    if (alias !== undefined && letters.has(alias)) throw new Error(`option ${name}: -${alias} is taken`)
+    if (alias !== undefined) letters.add(alias)
+  }
+}
+
+/** Writes `generated/` and the schemas and completions of `dist/`; files whose content stays are not touched, stale ones are removed. */
+export async function generate(root: string): Promise<{ problems: string[] }> {
+  const { checks, problems } = await loadChecks(root)
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const host = existsSync(join(root, 'libvirt/host.ts'))
+  const agent = existsSync(join(root, 'agent/main.ts'))
+  writeFolder(join(root, 'generated'), generatedFiles(host ? checks : [], String(version), host, agent))
+  writeFolder(join(root, 'dist/schemas'), new Map(checks.map(({ check }) => [`${check.name}.json`, schemaText(check)])))
+  writeFolder(join(root, 'dist/completions'), completions(checks))
+  return { problems }
+}
+
+function generatedFiles(checks: readonly FoundCheck[], version: string, host: boolean, agent: boolean) {
+  const files = new Map<string, string>()
+  if (host) {
+    files.set('open-host.ts', openHostText)
+    files.set('programs.ts', programTable(checks))
+  }
+  for (const { file, check } of checks) {
+    files.set(`validators/${check.name}.js`, validatorText(check))
+    files.set(`validators/${check.name}.d.ts`, validatorTypes)
+    files.set(`programs/${check.name}.ts`, programText(file, check.name, version))
+    files.set(`bin/${check.name}.ts`, entryText(check.name))
+  }
+  if (agent) files.set('bin/sensu-kvm-agent.ts', agentText)
+  return files
+}
+
+const openHostText = `import { Host } from '../libvirt/host.js'
+import type { OpenHostOptions } from '../plugin/program.js'
+
+/** Opens libvirt for one run of an executable; connections are made when calls need them. */
+export async function openHost({ uri, readOnly, timeoutSeconds }: OpenHostOptions): Promise<Host> {
+  return Host.open(uri, { readOnly, connectTimeoutMs: Math.min(5000, timeoutSeconds * 1000) })
+}
+`
+
+const validatorTypes = `import type { Validate } from '../../plugin/command-line.js'
+export declare const validate: Validate
+`
+
+const agentText = `import { main } from '../../agent/main.js'
+import { programs } from '../programs.js'
+
+void main(process.argv.slice(2), programs)
+`
+
+function programTable(checks: readonly FoundCheck[]): string {
+  const imports = checks.map(
+    ({ check }, index) => `import { program as program${index} } from './programs/${check.name}.js'\n`,
+  )
+  return `import type { Host } from '../libvirt/host.js'
+import type { CheckProgram } from '../plugin/program.js'
+${imports.join('')}
+/** Every check there is. */
+export const programs: readonly CheckProgram<Host>[] = [${checks.map((_, index) => `program${index}`).join(', ')}]
+`
+}
+
+function programText(file: string, name: string, version: string): string {
+  return `import check from '../../checks/${file}.js'
+import type { Host } from '../../libvirt/host.js'
+import type { CheckProgram } from '../../plugin/program.js'
+import { validate } from '../validators/${name}.js'
+
+export const program: CheckProgram<Host> = { check, validate, version: '${version}' }
+`
+}
+
+function entryText(name: string): string {
+  return `import { main } from '../../plugin/main.js'
+import { openHost } from '../open-host.js'
+import { program } from '../programs/${name}.js'
+
+void main(program, openHost)
+`
+}
+
+/** The validator of a check's command line as an ES module without imports. */
+export function validatorText(check: Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests'>): string {
+  const ajv = new Ajv({ allErrors: true, messages: false, strict: true, code: { source: true, esm: true } })
+  ajv.addSchema(commandLineSchema(check), 'validate')
+  return `// @ts-nocheck\n${standalone.default(ajv, { validate: 'validate' })}\n`
+}
+
+/** The JSON schema of a check's command line as a document of its own. */
+export function schemaText(check: Check<never>): string {
+  const schema = { $schema: 'http://json-schema.org/draft-07/schema#', ...commandLineSchema(check) }
+  return `${JSON.stringify(schema, undefined, 2)}\n`
+}
+
+function completions(checks: readonly FoundCheck[]): Map<string, string> {
+  return new Map(
+    checks.flatMap(({ check }) => [
+      [`bash/${check.name}`, bashCompletion(check)] as const,
+      [`zsh/_${check.name}`, zshCompletion(check)] as const,
+    ]),
+  )
+}
+
+/** Makes a folder hold exactly these files, by path relative to it. */
+export function writeFolder(folder: string, files: ReadonlyMap<string, string>): void {
+  for (const [path, text] of files) writeChanged(join(folder, path), text)
+  if (!existsSync(folder)) return
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name)
+    if (entry.isFile() && !files.has(relative(folder, path))) rmSync(path)
+  }
+}
+
+function writeChanged(path: string, text: string): void {
+  if (existsSync(path) && readFileSync(path, 'utf8') === text) return
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, text)
+}
+
+/** Makes the bundles executable. */
+export function markExecutable(folder: string): void {
+  for (const name of readdirSync(folder)) chmodSync(join(folder, name), 0o755)
+}
