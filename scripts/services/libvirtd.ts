@@ -1,0 +1,338 @@
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { type Certificates, createCertificates } from './certificates.js'
+import {
+  type CommandOutput,
+  findFreePort,
+  type ManagedProcess,
+  makeTemporaryDirectory,
+  type RunOptions,
+  run,
+  startProcess,
+  waitUntil,
+} from './process.js'
+import { Watchdog } from './watchdog.js'
+
+/** How a private libvirtd is started. */
+export interface LibvirtdOptions {
+  /** Where it keeps its files; a short path (see `makeTemporaryDirectory`). Without it one is made, and removed at the end. */
+  directory?: string
+  /**
+   * What libvirt finds out about QEMU (4 s of probing) is kept below this directory for the next start. The daemon works
+   * on its own copy.
+   */
+  cacheDirectory?: string
+  /** The unprivileged driver (qemu:///session) in a user namespace. Default: only when not root. */
+  session?: boolean
+  /** Listens for TLS connections too, with certificates made for it. */
+  tls?: boolean
+  /** More lines for libvirtd.conf and qemu.conf. */
+  daemonSettings?: readonly string[]
+  qemuSettings?: readonly string[]
+}
+
+/** A private libvirtd with the QEMU driver (and the test driver); its guests are only its own. */
+export interface Libvirtd {
+  /** `qemu+unix:///system?socket=…` (or `session`), read-write. */
+  readonly uri: string
+  /** The same over the read-only socket; undefined for a session daemon, which has none. */
+  readonly readOnlyUri: string | undefined
+  readonly socket: string
+  readonly readOnlySocket: string | undefined
+  readonly session: boolean
+  readonly tls: { readonly port: number; readonly certificates: Certificates } | undefined
+  readonly directory: string
+  /** The daemon's process id; undefined while it does not run. */
+  pid(): number | undefined
+  /** Everything that runs in its mount namespace, so also every QEMU it started, but not its keeper. */
+  processes(): number[]
+  /** Runs virsh on its read-write socket. */
+  virsh(...args: string[]): Promise<CommandOutput>
+  /** Runs a program in its mount namespace, e.g. to mount something only its guests see. */
+  runInside(command: string, args: readonly string[], options?: RunOptions): Promise<CommandOutput>
+  /** SIGSTOP: it accepts connections and never answers. */
+  pause(): void
+  /** SIGCONT. */
+  resume(): void
+  /** Ends the daemon alone with SIGKILL; its guests run on, `restart` finds them again. */
+  kill(): Promise<void>
+  /** Stops the daemon if it runs and starts it again; its guests run on. */
+  restart(): Promise<void>
+  /** Ends its guests and it, and removes the directory if it was made here. */
+  stop(): Promise<void>
+}
+
+const answerTimeoutMs = 60_000
+const virshTimeoutMs = 30_000
+const farewellTimeoutMs = 5_000
+
+/**
+ * The root daemon has its directories compiled in, so it gets a mount namespace in which they are ours. /run is
+ * a fresh one altogether: no D-Bus, so no systemd-machined or polkit of the host. The directories must exist to be mounted over.
+ */
+const systemPreparation = `
+for pair in etc:/etc/libvirt lib:/var/lib/libvirt cache:/var/cache/libvirt log:/var/log/libvirt; do
+  mkdir -p "\${pair#*:}"
+  mount --bind "$SK_DIRECTORY/\${pair%%:*}" "\${pair#*:}"
+done
+mount -t tmpfs -o mode=755 run /run
+mkdir /run/libvirt
+mount --bind "$SK_DIRECTORY/run" /run/libvirt
+`
+
+/** Starts a private libvirtd; returns when it answers. Nothing of a libvirt that the host may have is touched. */
+export async function startLibvirtd(options: LibvirtdOptions = {}): Promise<Libvirtd> {
+  const session = options.session ?? process.getuid?.() !== 0
+  const directory = options.directory ?? makeTemporaryDirectory()
+  const environment = { ...process.env, ...(session ? sessionEnvironment(directory) : {}), SK_DIRECTORY: directory }
+  for (const folder of ['etc/qemu', 'etc/secrets', 'lib/qemu', 'lib/images', 'lib/boot', 'cache', 'log', 'run', 'sock'])
+    mkdirSync(join(directory, folder), { recursive: true })
+  const watchdog = await Watchdog.start({
+    wrapper: namespaceCommand(session),
+    preparation: session ? '' : systemPreparation,
+    environment,
+  })
+  watchdog.watchNamespace()
+  if (options.directory === undefined) watchdog.removeAtEnd(directory)
+  const daemon = new Daemon(directory, session, watchdog, environment)
+  try {
+    await daemon.configure(options)
+    await daemon.start()
+    return daemon
+  } catch (error) {
+    await daemon.stop()
+    throw error
+  }
+}
+
+class Daemon implements Libvirtd {
+  readonly uri: string
+  readonly readOnlyUri: string | undefined
+  readonly socket: string
+  readonly readOnlySocket: string | undefined
+  readonly session: boolean
+  readonly directory: string
+  tls: Libvirtd['tls']
+  readonly #watchdog: Watchdog
+  readonly #environment: NodeJS.ProcessEnv
+  #cacheDirectory: string | undefined
+  #server: ManagedProcess | undefined
+
+  constructor(directory: string, session: boolean, watchdog: Watchdog, environment: NodeJS.ProcessEnv) {
+    this.directory = directory
+    this.session = session
+    this.#watchdog = watchdog
+    this.#environment = environment
+    this.socket = join(directory, session ? 'run/libvirt/libvirt-sock' : 'sock/libvirt-sock')
+    this.readOnlySocket = session ? undefined : `${this.socket}-ro`
+    const path = session ? 'session' : 'system'
+    this.uri = `qemu+unix:///${path}?socket=${this.socket}`
+    this.readOnlyUri = this.readOnlySocket && `qemu+unix:///${path}?socket=${this.readOnlySocket}`
+  }
+
+  /** Writes the configuration files and brings what is known about QEMU from the cache. */
+  async configure(options: LibvirtdOptions): Promise<void> {
+    const settings = [`log_level = 3`, `log_outputs = "3:stderr"`, ...(options.daemonSettings ?? [])]
+    if (!this.session) settings.push(...systemDaemonSettings(dirname(this.socket)))
+    if (options.tls) {
+      const port = await findFreePort()
+      const certificates = await createCertificates(join(this.directory, 'tls'))
+      this.tls = { port, certificates }
+      settings.push(...tlsSettings(port, certificates))
+    }
+    const folder = join(this.directory, this.session ? 'etc/libvirt' : 'etc')
+    mkdirSync(folder, { recursive: true })
+    writeFileSync(join(folder, 'libvirtd.conf'), `${settings.join('\n')}\n`)
+    writeFileSync(join(folder, 'qemu.conf'), `${qemuSettings(this.session, options).join('\n')}\n`)
+    this.#cacheDirectory = options.cacheDirectory && join(options.cacheDirectory, 'qemu-capabilities')
+    if (this.#cacheDirectory !== undefined && existsSync(this.#cacheDirectory))
+      cpSync(this.#cacheDirectory, this.#capabilities, { recursive: true })
+  }
+
+  /** Where libvirt keeps what it found out about QEMU. */
+  get #capabilities(): string {
+    return join(this.directory, this.session ? 'cache/libvirt/qemu/cache/capabilities' : 'cache/qemu/capabilities')
+  }
+
+  async start(): Promise<void> {
+    const configuration = join(this.directory, this.session ? 'etc/libvirt' : 'etc', 'libvirtd.conf')
+    const pidFile = join(this.directory, 'libvirtd.pid')
+    const listen = this.tls === undefined ? [] : ['--listen']
+    const server = await startProcess({
+      name: 'libvirtd',
+      command: 'nsenter',
+      args: [...this.#enter(), 'libvirtd', '--config', configuration, '--pid-file', pidFile, ...listen],
+      env: this.#environment,
+      logFile: join(this.directory, 'libvirtd.log'),
+    })
+    this.#server = server
+    this.#watchdog.watch(server.pid)
+    const limits = { timeoutMs: answerTimeoutMs, process: server }
+    await waitUntil('libvirtd listens', () => existsSync(this.socket) || undefined, limits)
+    await waitUntil('libvirtd answers', () => this.virsh('capabilities'), limits)
+    this.#keepCapabilities()
+  }
+
+  /** Arguments that make nsenter enter the keeper's namespaces. */
+  #enter(): string[] {
+    const user = this.session ? ['--user', '--preserve-credentials'] : []
+    return ['--target', String(this.#watchdog.pid), ...user, '--mount', '--']
+  }
+
+  /** Puts what this daemon found out about QEMU into the cache, unless another one did so already. */
+  #keepCapabilities(): void {
+    const cache = this.#cacheDirectory
+    if (cache === undefined || existsSync(cache) || !existsSync(this.#capabilities)) return
+    mkdirSync(dirname(cache), { recursive: true })
+    const copy = mkdtempSync(`${cache}-`)
+    cpSync(this.#capabilities, copy, { recursive: true })
+    try {
+      renameSync(copy, cache)
+    } catch {
+      rmSync(copy, { recursive: true, force: true }) // another run was first
+    }
+  }
+
+  pid(): number | undefined {
+    return this.#server?.status === undefined ? this.#server?.pid : undefined
+  }
+
+  processes(): number[] {
+    const namespace = mountNamespace(this.#watchdog.pid)
+    if (namespace === undefined) return []
+    return readdirSync('/proc')
+      .filter(name => /^\d+$/.test(name))
+      .map(Number)
+      .filter(pid => pid !== this.#watchdog.pid && mountNamespace(pid) === namespace)
+  }
+
+  virsh(...args: string[]): Promise<CommandOutput> {
+    const env = { ...process.env, LC_ALL: 'C.UTF-8' }
+    return run('virsh', ['--quiet', '--connect', this.uri, ...args], { env, timeoutMs: virshTimeoutMs })
+  }
+
+  runInside(command: string, args: readonly string[], options: RunOptions = {}): Promise<CommandOutput> {
+    return run('nsenter', [...this.#enter(), command, ...args], { env: this.#environment, ...options })
+  }
+
+  pause(): void {
+    this.#server?.signal('SIGSTOP')
+  }
+
+  resume(): void {
+    this.#server?.signal('SIGCONT')
+  }
+
+  async kill(): Promise<void> {
+    await this.#server?.kill()
+  }
+
+  async restart(): Promise<void> {
+    await this.#server?.stop()
+    await this.start()
+  }
+
+  async stop(): Promise<void> {
+    this.resume()
+    for (const pid of this.processes()) if (pid !== this.#server?.pid) kill(pid)
+    try {
+      // while it still runs, libvirt removes the guests' control groups
+      const limits = { timeoutMs: farewellTimeoutMs, process: this.#server }
+      await waitUntil('libvirtd noticed its guests are gone', () => this.#hasNoGuestFiles() || undefined, limits)
+    } catch {
+      // a daemon that does not work any more must go too
+    }
+    await this.#server?.stop()
+    await this.#watchdog.end()
+  }
+
+  #hasNoGuestFiles(): boolean {
+    const folder = join(this.directory, this.session ? 'run/libvirt/qemu/run' : 'run/qemu')
+    return !existsSync(folder) || readdirSync(folder).every(name => name === 'driver.pid' || !name.endsWith('.pid'))
+  }
+}
+
+function systemDaemonSettings(socketFolder: string): string[] {
+  return [
+    `unix_sock_dir = "${socketFolder}"`,
+    'unix_sock_ro_perms = "0777"',
+    'unix_sock_rw_perms = "0700"',
+    'auth_unix_ro = "none"',
+    'auth_unix_rw = "none"',
+  ]
+}
+
+function tlsSettings(port: number, { authority, server }: Certificates): string[] {
+  return [
+    'listen_tls = 1',
+    'listen_tcp = 0',
+    'listen_addr = "127.0.0.1"',
+    `tls_port = "${port}"`,
+    `ca_file = "${authority}"`,
+    `cert_file = "${server.certificate}"`,
+    `key_file = "${server.key}"`,
+  ]
+}
+
+/**
+ * QEMU's console goes straight to a file, because there is no virtlogd. As libvirt's default user, QEMU would be probed for
+ * over a minute at every start; and without `dynamic_ownership = 0` the guest's files would change owner.
+ */
+function qemuSettings(session: boolean, options: LibvirtdOptions): string[] {
+  const system = ['user = "root"', 'group = "root"', 'dynamic_ownership = 0', 'remember_owner = 0', 'namespaces = []']
+  return [
+    'stdio_handler = "file"',
+    'security_driver = "none"',
+    ...(session ? [] : system),
+    ...(options.qemuSettings ?? []),
+  ]
+}
+
+/** A session daemon finds all its directories by these. */
+function sessionEnvironment(directory: string): NodeJS.ProcessEnv {
+  return {
+    HOME: directory,
+    XDG_CONFIG_HOME: join(directory, 'etc'),
+    XDG_CACHE_HOME: join(directory, 'cache'),
+    XDG_DATA_HOME: join(directory, 'lib'),
+    XDG_RUNTIME_DIR: join(directory, 'run'),
+  }
+}
+
+/**
+ * The keeper's namespaces. For the session driver a user namespace (root becomes user 1000 in it: libvirt goes by the user id),
+ * and a mount namespace only as the mark by which its processes are found.
+ */
+function namespaceCommand(session: boolean): string[] {
+  if (!session) return ['unshare', '--mount', '--propagation', 'private']
+  const own = (id: number | undefined) => String(id === undefined || id === 0 ? 1000 : id)
+  const user = [`--map-user=${own(process.getuid?.())}`, `--map-group=${own(process.getgid?.())}`]
+  return ['unshare', ...user, '--mount']
+}
+
+/** The identity of a process's mount namespace; undefined when it is gone or not ours to see. */
+function mountNamespace(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/mnt`)
+  } catch {
+    return undefined
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // gone already
+  }
+}
