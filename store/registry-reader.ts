@@ -1,0 +1,66 @@
+import type { Redis } from 'ioredis'
+import { parseJson } from '../sensu/json.js'
+import { isObject } from '../sensu/json-value.js'
+import type { JsonObject } from '../sensu/types.js'
+import { clientKey, clientsKey, eventsKey, resultKey, resultsKey } from './keys.js'
+
+/** One stored result with the client whose it is. */
+export interface StoredCheckResult {
+  client: string
+  check: JsonObject
+}
+
+/** Clients are read this many at a time, so that neither Redis nor this process holds more than one slice's texts. */
+const sliceSize = 100
+
+/** All registered clients. Names without data, and data that is no JSON object, are left out. */
+export async function* readClients(redis: Redis): AsyncGenerator<JsonObject> {
+  for await (const names of clientSlices(redis)) {
+    const texts = await redis.mget(names.map(clientKey))
+    yield* texts.flatMap(parsedObject)
+  }
+}
+
+/** The newest result of every check of every registered client. */
+export async function* readResults(redis: Redis): AsyncGenerator<StoredCheckResult> {
+  for await (const names of clientSlices(redis)) {
+    const checkNames = await Promise.all(names.map(name => redis.smembers(resultsKey(name))))
+    for (const [index, client] of names.entries()) {
+      const checks = checkNames[index] ?? []
+      if (checks.length === 0) continue
+      const texts = await redis.mget(checks.map(check => resultKey(client, check)))
+      yield* texts.flatMap(parsedObject).map(check => ({ client, check }))
+    }
+  }
+}
+
+/** All current events of registered clients. */
+export async function* readEvents(redis: Redis): AsyncGenerator<JsonObject> {
+  for await (const names of clientSlices(redis)) {
+    const events = await Promise.all(names.map(name => redis.hvals(eventsKey(name))))
+    yield* events.flat().flatMap(parsedObject)
+  }
+}
+
+async function* clientSlices(redis: Redis): AsyncGenerator<string[]> {
+  const seen = new Set<string>()
+  let cursor = '0'
+  do {
+    const [next, names] = await redis.sscan(clientsKey, cursor, 'COUNT', sliceSize)
+    cursor = next
+    // SSCAN may name a member twice while the set is being resized.
+    const fresh = names.filter(name => !seen.has(name))
+    for (const name of fresh) seen.add(name)
+    if (fresh.length > 0) yield fresh
+  } while (cursor !== '0')
+}
+
+function parsedObject(text: string | null): JsonObject[] {
+  if (text === null) return []
+  try {
+    const value = parseJson(text)
+    return isObject(value) ? [value] : []
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,269 @@
+import { createHash } from 'node:crypto'
+import { Redis } from 'ioredis'
+import type { Json, JsonObject } from '../sensu/types.js'
+import { clientKey, clientSignatureKey, clientsKey } from './keys.js'
+import { redisOptions } from './redis-settings.js'
+import { readClients, readEvents, readResults, type StoredCheckResult } from './registry-reader.js'
+import { jsonText, type ResultInput, resultCall, type UnstoredEventInput, unstoredEventCall } from './result-script.js'
+import { storeClientScript } from './store-client-3.lua.js'
+import { storeResultScript } from './store-result-11.lua.js'
+import { type Verdict, WriteQueue, type WriteQueueLimits } from './write-queue.js'
+
+/** What the store tells its owner. All are optional; the store itself logs nothing. */
+export interface StoreNotices {
+  /** The connection is gone or could not be made; writes are kept and another attempt follows. */
+  onLost?: (error: Error | undefined) => void
+  onRestored?: () => void
+  /** A write was given up because too many wait; its promise rejected with StoreOverflowError. */
+  onOverflow?: (droppedTotal: number) => void
+}
+
+/** What became of a client that was to be registered. */
+export interface StoredClient {
+  /** False when its signature is not the stored one; nothing was changed then. */
+  accepted: boolean
+  /** True the first time this client is seen: the moment of Sensu's registration event. */
+  registered: boolean
+  storedSignature: string
+}
+
+/** What became of a check result. `event` is there unless the result was a plain OK. */
+export type StoredResult =
+  | { outcome: 'refused'; reason: 'client' | 'signature'; clientText: string }
+  | { outcome: 'stored'; registered: boolean; clientText: string; event?: StoredEvent }
+
+export interface StoredEvent {
+  action: 'create' | 'resolve' | 'flapping'
+  /** Whether handlers are to be called. */
+  handle: boolean
+  /** The event as JSON text, byte for byte what events:C holds when it is held there. */
+  text: string
+}
+
+/** Default bound of what is kept in memory while Redis is away: 10,000 writes or 64 Mi characters, whichever comes first. */
+const defaultLimits: WriteQueueLimits = { maximumWrites: 10_000, maximumLength: 64 * 1024 * 1024, maximumInFlight: 512 }
+/** A Redis that is connected and silent this long while an answer is due is disconnected and tried anew. */
+const silenceTimeoutMs = 10_000
+const transientRetryMs = 1000
+/** Answers that say "not now": Redis is starting, failing over, full, saving or busy. */
+const transientReplies = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|OOM|BUSY|MISCONF|NOREPLICAS|UNBLOCKED)\b/
+
+/** Sensu's data model in Redis: the client registry, results, histories and events. */
+export class Store {
+  readonly #redis: Redis
+  readonly #queue: WriteQueue
+  readonly #resultScript = script(storeResultScript, 11)
+  readonly #clientScript = script(storeClientScript, 3)
+  readonly #notices: StoreNotices
+  #retryTimer: NodeJS.Timeout | undefined
+  #loading = false
+  #closed = false
+
+  /**
+   * Connects with Sensu's `redis` settings (see redisOptions). Resolves after the first attempt, whether it succeeded or not: a Redis that is
+   * down is waited for, its state told through the notices. Rejects only for settings that cannot be understood.
+   */
+  static async connect(
+    settings?: Json,
+    notices: StoreNotices = {},
+    limits: Partial<WriteQueueLimits> = {},
+  ): Promise<Store> {
+    const store = new Store(settings, notices, { ...defaultLimits, ...limits })
+    await store.#firstAttempt()
+    return store
+  }
+
+  private constructor(settings: Json | undefined, notices: StoreNotices, limits: WriteQueueLimits) {
+    this.#notices = notices
+    this.#queue = new WriteQueue(
+      limits,
+      error => this.#judge(error),
+      dropped => notices.onOverflow?.(dropped),
+    )
+    // Nothing is queued or sent again inside ioredis: the write queue does both, in order and knowing what may have been stored already.
+    this.#redis = new Redis({
+      ...redisOptions(settings),
+      lazyConnect: true,
+      enableOfflineQueue: false,
+      autoResendUnfulfilledCommands: false,
+      maxRetriesPerRequest: 0,
+      socketTimeout: silenceTimeoutMs,
+      disableClientInfo: true,
+    })
+    this.#watchConnection()
+  }
+
+  get connected(): boolean {
+    return this.#redis.status === 'ready'
+  }
+
+  /** Writes that are not answered yet, and those given up so far. */
+  get backlog(): { waiting: number; dropped: number } {
+    return { waiting: this.#queue.count, dropped: this.#queue.dropped }
+  }
+
+  /** Writes a client into the registry, unless its signature says that it is somebody else. `client.name` must be a string. */
+  async storeClient(client: JsonObject): Promise<StoredClient> {
+    const name = String(client['name'])
+    const signature = typeof client['signature'] === 'string' ? client['signature'] : ''
+    const keys = [clientsKey, clientKey(name), clientSignatureKey(name)]
+    const reply = await this.#write(this.#clientScript, keys, [name, jsonText(client), signature])
+    const [accepted, registered, storedSignature] = reply
+    return { accepted: accepted === 1, registered: registered === 1, storedSignature: String(storedSignature) }
+  }
+
+  /**
+   * Stores one composed result: registry, aggregates, result, history, last_ok, flapping, silencing and event in one script. Waits while Redis is
+   * away. Rejects with StoreOverflowError when given up, with Redis' error when that is final; what is not rejected is stored exactly once.
+   */
+  async storeResult(input: ResultInput): Promise<StoredResult> {
+    const { keys, args } = resultCall(input)
+    return storedResult(await this.#write(this.#resultScript, keys, args, 1))
+  }
+
+  /** Builds the event of a check without storing result, history or event: Sensu's registration event. */
+  async unstoredEvent(input: UnstoredEventInput): Promise<string> {
+    const { keys, args } = unstoredEventCall(input)
+    const result = storedResult(await this.#write(this.#resultScript, keys, args))
+    return result.outcome === 'stored' ? (result.event?.text ?? '') : ''
+  }
+
+  /** All registered clients. Order is Redis' own; reads in slices, never with KEYS. Rejects when Redis is away. */
+  clients(): AsyncGenerator<JsonObject> {
+    return readClients(this.#redis)
+  }
+
+  /** The newest result of every check of every registered client. */
+  results(): AsyncGenerator<StoredCheckResult> {
+    return readResults(this.#redis)
+  }
+
+  /** All current events. */
+  events(): AsyncGenerator<JsonObject> {
+    return readEvents(this.#redis)
+  }
+
+  /** Resolves once every write is answered. While Redis is away it does not. */
+  drained(): Promise<void> {
+    return this.#queue.drained()
+  }
+
+  /** Disconnects. Writes not answered yet are given up (their promises reject); returns their number. */
+  close(): number {
+    if (this.#closed) return 0
+    this.#closed = true
+    clearTimeout(this.#retryTimer)
+    const given = this.#queue.destroy(new Error('the store was closed before Redis took this write'))
+    this.#redis.disconnect()
+    return given
+  }
+
+  async #write(
+    { sha, keyCount }: Script,
+    keys: string[],
+    args: string[],
+    repeatedArgument?: number,
+  ): Promise<unknown[]> {
+    if (this.#closed) throw new Error('the store is closed')
+    const length = args.reduce((sum, arg) => sum + arg.length, 0)
+    const reply = await this.#queue.push(length, repeated => {
+      if (repeated && repeatedArgument !== undefined) args[repeatedArgument] = '1'
+      return this.#redis.evalsha(sha, keyCount, ...keys, ...args)
+    })
+    if (!Array.isArray(reply)) throw new Error(`Redis answered a script with ${typeof reply} instead of an array`)
+    return reply
+  }
+
+  #watchConnection(): void {
+    let lastError: Error | undefined
+    let lost = false
+    this.#redis.on('error', (error: Error) => {
+      lastError = error
+    })
+    this.#redis.on('ready', () => {
+      if (lost) this.#notices.onRestored?.()
+      lost = false
+      lastError = undefined
+      this.#loadScripts()
+    })
+    this.#redis.on('close', () => {
+      this.#queue.shut()
+      if (!lost && !this.#closed) this.#notices.onLost?.(lastError)
+      lost = true
+    })
+  }
+
+  #loadScripts(): void {
+    this.#queue.shut()
+    if (this.#loading) return
+    this.#loading = true
+    clearTimeout(this.#retryTimer)
+    Promise.all([
+      this.#redis.script('LOAD', this.#resultScript.text),
+      this.#redis.script('LOAD', this.#clientScript.text),
+    ]).then(
+      () => {
+        this.#loading = false
+        this.#queue.open()
+      },
+      () => {
+        this.#loading = false
+        this.#retryLater()
+      },
+    )
+  }
+
+  #retryLater(): void {
+    clearTimeout(this.#retryTimer)
+    if (this.#closed) return
+    this.#retryTimer = setTimeout(() => {
+      if (this.connected) this.#loadScripts()
+    }, transientRetryMs).unref()
+  }
+
+  /** A reply that is an error is final, unless it says "not now"; without a reply the write may or may not have been done. */
+  #judge(error: unknown): Verdict {
+    if (this.#closed) return 'final'
+    if (!(error instanceof Error) || error.name !== 'ReplyError') return 'repeat'
+    if (error.message.startsWith('NOSCRIPT')) {
+      this.#loadScripts()
+      return 'again'
+    }
+    if (transientReplies.test(error.message)) {
+      // A master that became a replica: only a new connection finds the new master.
+      if (error.message.startsWith('READONLY')) this.#redis.disconnect(true)
+      this.#retryLater()
+      return 'again'
+    }
+    return 'final'
+  }
+
+  #firstAttempt(): Promise<void> {
+    return new Promise(resolve => {
+      this.#redis.once('ready', () => resolve())
+      this.#redis.once('close', () => resolve())
+      this.#redis.connect().catch(() => resolve())
+    })
+  }
+}
+
+interface Script {
+  text: string
+  sha: string
+  keyCount: number
+}
+
+function script(text: string, keyCount: number): Script {
+  return { text, keyCount, sha: createHash('sha1').update(text).digest('hex') }
+}
+
+function storedResult(reply: unknown[]): StoredResult {
+  const [outcome, second, clientText, action, handle, text] = reply
+  if (outcome === 'refused') {
+    return { outcome, reason: second === 'client' ? 'client' : 'signature', clientText: String(clientText) }
+  }
+  const stored: StoredResult = { outcome: 'stored', registered: second === 1, clientText: String(clientText) }
+  if (typeof text !== 'string' || text === '') return stored
+  const known = action === 'resolve' || action === 'flapping' ? action : 'create'
+  return { ...stored, event: { action: known, handle: handle === 1, text } }
+}
