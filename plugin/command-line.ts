@@ -75,7 +75,8 @@ export type Request =
       readonly own: RawValues
     }
 
-type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests'>
+/** What a command line needs to know of a check. */
+export type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests'>
 
 /** Every option of a check's command line, its own first. */
 export function commandLineOptions(check: AnyCheck): OptionTable {
@@ -185,33 +186,4 @@ function editDistance(from: string, to: string): number {
     previous = current
   }
   return previous[to.length] ?? 0
-}
-
-/** The text of `--help`. The full yargs is loaded only here: it costs more than all the rest. */
-export async function helpText(check: AnyCheck): Promise<string> {
-  const { default: yargs } = await import('yargs')
-  const builder = yargs([], '/')
-    .scriptName(check.name)
-    .usage(`${check.summary}\n\nUsage: $0 [options]`)
-    .locale('en')
-    .help(false)
-    .version(false)
-    .exitProcess(false)
-    .wrap(110)
-  for (const [name, option] of Object.entries(commandLineOptions(check))) {
-    const own = name in check.options
-    builder.option(kebabCase(name), {
-      group: own ? 'Options:' : 'Common options:',
-      describe: `${option.summary}${defaultText(option)}`,
-      ...(option.alias === undefined ? {} : { alias: option.alias }),
-      ...(option.type === 'flag' ? { type: 'boolean' as const } : { requiresArg: true }),
-    })
-  }
-  return `${await builder.getHelp()}\n`
-}
-
-function defaultText(option: Option): string {
-  const value = 'default' in option ? option.default : undefined
-  const choices = option.type === 'choice' ? ` ${option.choices.join(', ')}.` : ''
-  return `${choices}${value === undefined ? '' : ` [${value}]`}`
 }

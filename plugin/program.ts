@@ -1,6 +1,6 @@
 import type { GuestResult, sendResults } from './agent-socket.js'
 import type { Check, Context } from './check.js'
-import { type CommonValues, helpText, parseCommandLine, type Request, type Validate } from './command-line.js'
+import { type CommonValues, parseCommandLine, type Request, type Validate } from './command-line.js'
 import { type GuestOptionValues, type Selectable, selectGuests, selectionFindings } from './guests.js'
 import type { Finding, Outcome } from './outcome.js'
 import { type Format, firstLine, formats, type Report, statusLine, statusOf } from './output.js'
@@ -12,8 +12,10 @@ import { printable, safeName } from './text.js'
 export interface CheckProgram<Host> {
   readonly check: Check<Host>
   readonly validate: Validate
-  /** The version that `--version` prints. */
+  /** What `--version` prints besides the name. */
   readonly version: string
+  /** What `--help` prints. */
+  readonly help: string
 }
 
 /** How a run reaches libvirt. `uri` is always given; the signal ends a connection attempt that takes too long. */
@@ -53,10 +55,10 @@ export async function runCheck<Host>(
   argv: readonly string[],
   environment: Environment<Host>,
 ): Promise<RunResult> {
-  const { check, validate, version } = program
+  const { check, validate, version, help } = program
   try {
     const request = parseCommandLine(check, validate, argv)
-    if (request.kind === 'help') return { output: await helpText(check), status: 3 }
+    if (request.kind === 'help') return { output: help, status: 3 }
     if (request.kind === 'version') return { output: `${check.name} ${version} (sensu-kvm)\n`, status: 3 }
     if (request.kind === 'problems') return { output: problemLines(check.name, request.problems), status: 3 }
     return await new Run(check, request, environment).result()

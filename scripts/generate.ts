@@ -8,6 +8,7 @@ import standalone from 'ajv/dist/standalone/index.js'
 import type { Check } from '../plugin/check.js'
 import { commandLineOptions, commandLineSchema } from '../plugin/command-line.js'
 import { bashCompletion, zshCompletion } from './completion.js'
+import { helpText } from './help.js'
 
 /** A check and the file that declares it, without its ending. */
 export interface FoundCheck {
@@ -61,13 +62,13 @@ export async function generate(root: string): Promise<{ problems: string[] }> {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const host = existsSync(join(root, 'libvirt/host.ts'))
   const agent = existsSync(join(root, 'agent/main.ts'))
-  writeFolder(join(root, 'generated'), generatedFiles(host ? checks : [], String(version), host, agent))
+  writeFolder(join(root, 'generated'), await generatedFiles(host ? checks : [], String(version), host, agent))
   writeFolder(join(root, 'dist/schemas'), new Map(checks.map(({ check }) => [`${check.name}.json`, schemaText(check)])))
   writeFolder(join(root, 'dist/completions'), completions(checks))
   return { problems }
 }
 
-function generatedFiles(checks: readonly FoundCheck[], version: string, host: boolean, agent: boolean) {
+async function generatedFiles(checks: readonly FoundCheck[], version: string, host: boolean, agent: boolean) {
   const files = new Map<string, string>()
   if (host) {
     files.set('open-host.ts', openHostText)
@@ -76,7 +77,7 @@ function generatedFiles(checks: readonly FoundCheck[], version: string, host: bo
   for (const { file, check } of checks) {
     files.set(`validators/${check.name}.js`, validatorText(check))
     files.set(`validators/${check.name}.d.ts`, validatorTypes)
-    files.set(`programs/${check.name}.ts`, programText(file, check.name, version))
+    files.set(`programs/${check.name}.ts`, programText(file, check.name, version, await helpText(check)))
     files.set(`bin/${check.name}.ts`, entryText(check.name))
   }
   if (agent) files.set('bin/sensu-kvm-agent.ts', agentText)
@@ -114,13 +115,14 @@ export const programs: readonly CheckProgram<Host>[] = [${checks.map((_, index) 
 `
 }
 
-function programText(file: string, name: string, version: string): string {
+function programText(file: string, name: string, version: string, help: string): string {
   return `import check from '../../checks/${file}.js'
 import type { Host } from '../../libvirt/host.js'
 import type { CheckProgram } from '../../plugin/program.js'
 import { validate } from '../validators/${name}.js'
 
-export const program: CheckProgram<Host> = { check, validate, version: '${version}' }
+const help = ${JSON.stringify(help)}
+export const program: CheckProgram<Host> = { check, validate, version: '${version}', help }
 `
 }
 
