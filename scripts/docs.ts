@@ -1,0 +1,138 @@
+import type { Check } from '../plugin/check.js'
+import { commonOptions, deliveryOptions } from '../plugin/command-line.js'
+import { guestOptions } from '../plugin/guests.js'
+import { kebabCase, kindOf, type Option, type OptionTable } from '../plugin/options.js'
+
+/** Everything below docs/checks/, by file name: an index, and a page and a sample configuration for each check. */
+export function documentation(checks: readonly Check<never>[]): Map<string, string> {
+  const sorted = [...checks].sort((a, b) => a.name.localeCompare(b.name, 'en'))
+  return new Map([
+    ['README.md', indexPage(sorted)],
+    ...sorted.flatMap(check => [
+      [`${check.name}.md`, checkPage(check)] as const,
+      [`${check.name}.json`, sampleConfiguration(check)] as const,
+    ]),
+  ])
+}
+
+/** A check's definition for Sensu, with the limits it has anyway spelled out so that they can be changed in place. */
+export function sampleConfiguration(check: Check<never>): string {
+  const limits = Object.entries(ownOptions(check)).flatMap(([name, option]) =>
+    option.type === 'range' && option.default !== undefined && option.alias !== undefined
+      ? [`--${kebabCase(name)} ${option.default}`]
+      : [],
+  )
+  const definition = {
+    command: [check.name, ...limits].join(' '),
+    subscribers: ['kvm'],
+    interval: 60,
+    // Longer than the check's own --timeout: Sensu's would turn an honest UNKNOWN into a CRITICAL.
+    timeout: 40,
+    handlers: ['default'],
+  }
+  return `${JSON.stringify({ checks: { [check.name.replace(/^check-/, '')]: definition } }, undefined, 2)}\n`
+}
+
+/** A check's own page. */
+export function checkPage(check: Check<never>): string {
+  const sections = [
+    `# ${check.name}`,
+    check.summary,
+    ...(check.description === undefined ? [] : [check.description.trim()]),
+    '## Options',
+    optionTable(ownOptions(check)),
+    check.guests
+      ? 'The options that [select guests](README.md#guests) and the [common ones](README.md#common-options) apply as well.'
+      : 'The [common options](README.md#common-options) apply as well.',
+    ...(check.readWrite
+      ? ['Needs the read-write socket of libvirt: run it as root, or as a user whom libvirt lets in.']
+      : []),
+    '## Sample configuration',
+    `\`\`\`json\n${sampleConfiguration(check).trim()}\n\`\`\``,
+  ]
+  return page(sections)
+}
+
+function ownOptions(check: Check<never>): OptionTable {
+  return Object.fromEntries(Object.entries(check.options).filter(([name]) => !(check.guests && name in guestOptions)))
+}
+
+function indexPage(checks: readonly Check<never>[]): string {
+  return page([
+    '# Checks',
+    table(
+      ['check', 'what it looks at'],
+      checks.map(check => [`[${check.name}](${check.name}.md)`, check.summary]),
+    ),
+    'Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN; the worst one wins in the order CRITICAL, WARNING, UNKNOWN, OK.',
+    '## Common options',
+    optionTable(commonOptions),
+    '## Ranges',
+    rangesText,
+    '## Guests',
+    optionTable({ ...guestOptions, ...deliveryOptions }),
+    guestsText,
+    '## Formats',
+    formatsText,
+  ])
+}
+
+const rangesText = `A limit is \`[@][start:][end]\`, as the Monitoring Plugins write it. A value outside \`start\`..\`end\` violates it; both ends belong to the range.
+
+| range | alerts when the value is |
+|---|---|
+| \`10\` | below 0 or above 10 |
+| \`10:\` | below 10 |
+| \`~:10\` | above 10 |
+| \`10:20\` | below 10 or above 20 |
+| \`@10:20\` | from 10 to 20 |
+| \`~:\` | never: switches a limit off |
+
+An empty range, a lone \`:\`, an end below the start, exponents and units (\`80%\`) are refused.`
+
+const guestsText = `Limits of one guest may be set in its libvirt metadata; they win over the command line for that guest.
+
+With \`--per-guest\` each guest gets a result of its own, whose source is the guest's name in the characters that Sensu allows: letters, digits,
+\`.\`, \`-\` and \`_\` stay, every other byte becomes \`_\` and two upper-case hexadecimal digits (\`my vm\` is \`my_20vm\`), and a \`_\` in front of two such
+digits becomes \`_5F\`. Two guests never share a source. The check's own result then only counts the guests; it is not OK only when something
+about the host itself is wrong or the results could not be handed over.`
+
+const formatsText = `\`nagios\` prints a line of at most 255 characters, a line for each object that is not OK, and performance data. The other formats print numbers only:
+\`graphite\`, \`influxdb\` (line protocol), \`opentsdb\` (telnet \`put\`), \`prometheus\` (text exposition without time stamps, percentages as ratios)
+and \`json\` (numbers and findings). The exit status is the same in all of them.`
+
+function optionTable(options: OptionTable): string {
+  const rows = Object.entries(options).map(([name, option]) => [
+    code(
+      [option.alias === undefined ? '' : `-${option.alias}, `, `--${kebabCase(name)}`, placeholder(option)].join(''),
+    ),
+    escapeCell(option.summary),
+    option.type === 'choice'
+      ? option.choices.map(code).join(', ')
+      : option.type === 'flag'
+        ? ''
+        : escapeCell(kindOf(option).expects(option)),
+    'default' in option && option.default !== undefined ? code(String(option.default)) : '',
+  ])
+  return rows.length === 0 ? 'None of its own.' : table(['option', 'what it does', 'takes', 'default'], rows)
+}
+
+function placeholder(option: Option): string {
+  return option.type === 'flag' ? '' : ` ${kindOf(option).placeholder}${option.type === 'strings' ? '…' : ''}`
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  return [head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |`).join('\n')
+}
+
+function code(text: string): string {
+  return `\`${text}\``
+}
+
+function escapeCell(text: string): string {
+  return text.replaceAll('|', '\\|')
+}
+
+function page(sections: readonly string[]): string {
+  return `<!-- Made by \`npm run docs\` from the checks; change those. -->\n\n${sections.join('\n\n')}\n`
+}
