@@ -6,8 +6,10 @@ export const Program = { remote: 0x20008086, qemu: 0x20008087, keepalive: 0x6b65
  * connection with cheap ones: the daemon reads at most 5 unanswered calls per client.
  */
 export type Purpose =
-  /** Answered from libvirt's memory; also carries the events. */
+  /** Answered from libvirt's memory. */
   | 'state'
+  /** Carries the events and nothing else. */
+  | 'events'
   /** Bulk statistics. */
   | 'bulk'
   /** Asks QEMU or the guest agent, directly or under the guest's job lock. */
@@ -31,6 +33,7 @@ export interface Procedure {
 
 const timeoutMs: Record<Purpose, number> = {
   state: 5000,
+  events: 5000,
   bulk: 10_000,
   monitor: 5000,
   storage: 10_000,
@@ -138,6 +141,6 @@ export const procedures = {
   networkGetXml: remote(43, 'NETWORK_GET_XML_DESC', 'state'),
   networkGetDhcpLeases: remote(341, 'NETWORK_GET_DHCP_LEASES', 'state'),
 
-  eventRegister: remote(316, 'CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY', 'state'),
-  eventDeregister: remote(317, 'CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY', 'state'),
+  eventRegister: remote(316, 'CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY', 'events'),
+  eventDeregister: remote(317, 'CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY', 'events'),
 } as const satisfies Record<string, Procedure>
