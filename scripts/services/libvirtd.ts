@@ -310,12 +310,12 @@ function sessionEnvironment(directory: string): NodeJS.ProcessEnv {
 }
 
 /**
- * The keeper's namespaces. For the session driver a user namespace (root becomes user 1000 in it: libvirt goes by the user id),
+ * The keeper's namespaces. For the session driver a user namespace (root becomes nobody in it: libvirt goes by the user id),
  * and a mount namespace only as the mark by which its processes are found.
  */
 function namespaceCommand(session: boolean): string[] {
   if (!session) return ['unshare', '--mount', '--propagation', 'private']
-  const own = (id: number | undefined) => String(id === undefined || id === 0 ? 1000 : id)
+  const own = (id: number | undefined) => String(id === undefined || id === 0 ? 65534 : id)
   const user = [`--map-user=${own(process.getuid?.())}`, `--map-group=${own(process.getgid?.())}`]
   return ['unshare', ...user, '--mount']
 }
