@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Redis } from 'ioredis'
 import type { Json, JsonObject } from '../sensu/types.js'
-import { clientKey, clientSignatureKey, clientsKey } from './keys.js'
+import { clientKey, clientSignatureKey, clientsKey, resultKey } from './keys.js'
 import { redisOptions } from './redis-settings.js'
 import { readClients, readEvents, readResults, type StoredCheckResult } from './registry-reader.js'
 import { jsonText, type ResultInput, resultCall, type UnstoredEventInput, unstoredEventCall } from './result-script.js'
@@ -40,10 +40,19 @@ export interface StoredEvent {
   text: string
 }
 
+/** Bounds of a store. */
+export interface StoreLimits extends WriteQueueLimits {
+  /** A Redis that is connected and silent this long while an answer is due is disconnected and tried anew. */
+  silenceTimeoutMs: number
+}
+
 /** Default bound of what is kept in memory while Redis is away: 10,000 writes or 64 Mi characters, whichever comes first. */
-const defaultLimits: WriteQueueLimits = { maximumWrites: 10_000, maximumLength: 64 * 1024 * 1024, maximumInFlight: 512 }
-/** A Redis that is connected and silent this long while an answer is due is disconnected and tried anew. */
-const silenceTimeoutMs = 10_000
+const defaultLimits: StoreLimits = {
+  maximumWrites: 10_000,
+  maximumLength: 64 * 1024 * 1024,
+  maximumInFlight: 512,
+  silenceTimeoutMs: 10_000,
+}
 const transientRetryMs = 1000
 /** Answers that say "not now": Redis is starting, failing over, full, saving or busy. */
 const transientReplies = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|OOM|BUSY|MISCONF|NOREPLICAS|UNBLOCKED)\b/
@@ -63,17 +72,13 @@ export class Store {
    * Connects with Sensu's `redis` settings (see redisOptions). Resolves after the first attempt, whether it succeeded or not: a Redis that is
    * down is waited for, its state told through the notices. Rejects only for settings that cannot be understood.
    */
-  static async connect(
-    settings?: Json,
-    notices: StoreNotices = {},
-    limits: Partial<WriteQueueLimits> = {},
-  ): Promise<Store> {
+  static async connect(settings?: Json, notices: StoreNotices = {}, limits: Partial<StoreLimits> = {}): Promise<Store> {
     const store = new Store(settings, notices, { ...defaultLimits, ...limits })
     await store.#firstAttempt()
     return store
   }
 
-  private constructor(settings: Json | undefined, notices: StoreNotices, limits: WriteQueueLimits) {
+  private constructor(settings: Json | undefined, notices: StoreNotices, limits: StoreLimits) {
     this.#notices = notices
     this.#queue = new WriteQueue(
       limits,
@@ -87,7 +92,7 @@ export class Store {
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
-      socketTimeout: silenceTimeoutMs,
+      socketTimeout: limits.silenceTimeoutMs,
       disableClientInfo: true,
     })
     this.#watchConnection()
@@ -114,11 +119,18 @@ export class Store {
 
   /**
    * Stores one composed result: registry, aggregates, result, history, last_ok, flapping, silencing and event in one script. Waits while Redis is
-   * away. Rejects with StoreOverflowError when given up, with Redis' error when that is final; what is not rejected is stored exactly once.
+   * away. Rejects with StoreOverflowError when given up, with Redis' error when that is final. What is not rejected is stored exactly
+   * once, also when the connection is lost before the answer: the result is sent again, and recognised by its text (which holds `executed`) if
+   * it is stored already. Only another process storing the same check in between could make it count twice.
    */
   async storeResult(input: ResultInput): Promise<StoredResult> {
     const { keys, args } = resultCall(input)
-    return storedResult(await this.#write(this.#resultScript, keys, args, 1))
+    return storedResult(
+      await this.#write(this.#resultScript, keys, args, {
+        key: resultKey(input.client, String(input.check['name'])),
+        repeatedArgument: 1,
+      }),
+    )
   }
 
   /** Builds the event of a check without storing result, history or event: Sensu's registration event. */
@@ -162,14 +174,18 @@ export class Store {
     { sha, keyCount }: Script,
     keys: string[],
     args: string[],
-    repeatedArgument?: number,
+    once?: { key: string; repeatedArgument: number },
   ): Promise<unknown[]> {
     if (this.#closed) throw new Error('the store is closed')
     const length = args.reduce((sum, arg) => sum + arg.length, 0)
-    const reply = await this.#queue.push(length, repeated => {
-      if (repeated && repeatedArgument !== undefined) args[repeatedArgument] = '1'
-      return this.#redis.evalsha(sha, keyCount, ...keys, ...args)
-    })
+    const reply = await this.#queue.push(
+      length,
+      repeated => {
+        if (repeated && once !== undefined) args[once.repeatedArgument] = '1'
+        return this.#redis.evalsha(sha, keyCount, ...keys, ...args)
+      },
+      once?.key,
+    )
     if (!Array.isArray(reply)) throw new Error(`Redis answered a script with ${typeof reply} instead of an array`)
     return reply
   }

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { startRedis } from '../../scripts/services/redis.js'
 import { parseJson } from '../../sensu/json.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
 import { Store } from '../../store/store.js'
@@ -137,12 +138,18 @@ t.test('an answer that is lost with the connection does not make a result count 
     event: { action: 'create', handle: true, text: /"occurrences":2,/ },
   })
   t.same(await redis.lrange('history:c:k', 0, -1), ['0', '2', '2'])
+  const both = [store.storeResult(resultInput(2, { executed: 3.1 })), storeLosingAnswer(2, { executed: 3.2 })]
+  t.match(
+    await Promise.all(both),
+    [{ event: { text: /"occurrences":3,/ } }, { event: { text: /"occurrences":4,/ } }],
+    'two under way',
+  )
   t.match(await storeLosingAnswer(0, { executed: 4 }), {
-    event: { action: 'resolve', handle: true, text: /"occurrences":2,/ },
+    event: { action: 'resolve', handle: true, text: /"occurrences":4,/ },
   })
   const ok = await storeLosingAnswer(0, { executed: 5 })
   t.notOk(ok.outcome === 'stored' && ok.event?.handle, 'an OK after an OK stays without event')
-  t.same(await redis.lrange('history:c:k', 0, -1), ['0', '2', '2', '0', '0'])
+  t.same(await redis.lrange('history:c:k', 0, -1), ['0', '2', '2', '2', '2', '0', '0'])
   t.equal(await redis.hlen('events:c'), 0)
 })
 
@@ -169,6 +176,31 @@ t.test('an error of Redis itself reaches the caller and stops nothing', async t 
   await redis.set('client:c', 'not json')
   await t.rejects(store.storeResult(resultInput(1)), /stored client c is not a JSON object/)
   t.match(await store.storeResult(resultInput(1, {}, { client: 'd' })), { outcome: 'stored' })
+})
+
+t.test('a Redis that hangs is left and tried anew, and nothing is lost or counted twice', async t => {
+  const lost = deferred()
+  const { server, store, redis } = await startStore(t, { onLost: lost.resolve }, { silenceTimeoutMs: 300 })
+  const pid = server.pid() ?? 0
+  process.kill(pid, 'SIGSTOP')
+  const results = [1, 2].map(status => store.storeResult(resultInput(status)))
+  await lost.promise
+  process.kill(pid, 'SIGCONT')
+  t.match(await Promise.all(results), [{ outcome: 'stored' }, { outcome: 'stored' }])
+  t.same(await redis.lrange('history:c:k', 0, -1), ['1', '2'])
+})
+
+t.test('a password is needed, wrong ones are told', async t => {
+  const server = await startRedis({ password: 'p@ss' })
+  t.teardown(() => server.stop())
+  const right = await Store.connect({ port: server.port, password: 'p@ss' })
+  t.ok(right.connected)
+  right.close()
+  const errors: (Error | undefined)[] = []
+  const wrong = await Store.connect({ port: server.port, password: 'no' }, { onLost: error => errors.push(error) })
+  t.teardown(() => wrong.close())
+  t.notOk(wrong.connected)
+  t.match(errors, [/WRONGPASS|NOAUTH/])
 })
 
 t.test('closing gives up what waits, says how much, and leaves nothing behind', async t => {

@@ -5,11 +5,10 @@ import type { Test } from 'tap'
 import { startRedis } from '../../scripts/services/redis.js'
 import type { JsonObject } from '../../sensu/types.js'
 import type { ResultInput } from '../../store/result-script.js'
-import { Store, type StoreNotices } from '../../store/store.js'
-import type { WriteQueueLimits } from '../../store/write-queue.js'
+import { Store, type StoreLimits, type StoreNotices } from '../../store/store.js'
 
 /** A private Redis with a store on it and a plain connection to look into it; all stopped with the test. */
-export async function startStore(t: Test, notices: StoreNotices = {}, limits: Partial<WriteQueueLimits> = {}) {
+export async function startStore(t: Test, notices: StoreNotices = {}, limits: Partial<StoreLimits> = {}) {
   const server = await startRedis({ durable: true })
   const store = await Store.connect(server.url, notices, limits)
   const redis = new Redis(server.url)
