@@ -94,7 +94,10 @@ export function parseCommandLine(check: AnyCheck, validate: Validate, argv: read
   const { raw, positional } = rawValues(table, argv)
   if (raw['help'] === true) return { kind: 'help' }
   if (raw['version'] === true) return { kind: 'version' }
-  const problems = positional.map(text => `unexpected argument "${text}": options start with --`)
+  const problems = [
+    ...positional.map(text => `unexpected argument "${text}": options start with --`),
+    ...switchValues(table, argv),
+  ]
   if (!validate(raw)) problems.push(...(validate.errors ?? []).map(error => problemText(error, table, raw)))
   if (raw['all'] === true && (raw['guest'] !== undefined || raw['match'] !== undefined)) {
     problems.push('--all contradicts --guest and --match: leave one of them out')
@@ -133,6 +136,17 @@ function rawValues(table: OptionTable, argv: readonly string[]): { raw: RawValue
   return { raw: Object.fromEntries(values), positional: positional.map(String) }
 }
 
+/** yargs-parser takes any value of a switch for yes. */
+function switchValues(table: OptionTable, argv: readonly string[]): string[] {
+  const switches = new Set(
+    Object.entries(table).flatMap(([name, { type }]) => (type === 'flag' ? [kebabCase(name)] : [])),
+  )
+  return argv
+    .map(argument => /^--([^=]+)=/.exec(argument)?.[1])
+    .filter(name => name !== undefined && switches.has(name))
+    .map(name => `--${name} is a switch: give it without a value`)
+}
+
 /** A switch may be repeated, and a number is a number. */
 function single(option: Option, value: RawValue): RawValue {
   if (option.type === 'flag' && Array.isArray(value)) return true
@@ -160,7 +174,7 @@ function problemText({ keyword, instancePath, params }: ValidationError, table: 
   const value = raw[name]
   if (Array.isArray(value) && option?.type !== 'strings')
     return `--${name} is given ${value.length} times: give it once`
-  const missing = value === '' || (Array.isArray(value) && value.includes(''))
+  const missing = value === '' || (Array.isArray(value) && (value.length === 0 || value.includes('')))
   return missing ? `--${name} needs a value: it takes ${expects}` : `--${name} ${String(value)}: not ${expects}`
 }
 

@@ -147,7 +147,7 @@ const kinds: { readonly [T in Option['type']]: KindOf<T> } = {
   },
   strings: {
     placeholder: 'TEXT',
-    schema: () => ({ type: 'array', items: { type: 'string', pattern: '.' } }),
+    schema: () => ({ type: 'array', minItems: 1, items: { type: 'string', pattern: '.' } }),
     expects: () => 'one or more texts',
     read: raw => (Array.isArray(raw) ? raw.map(String) : [String(raw)]),
   },

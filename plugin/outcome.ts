@@ -1,7 +1,7 @@
 import { overrideLimits } from './limits.js'
 import { crossedLimit, type Range, violates } from './range.js'
 import type { Status } from './status.js'
-import { formatQuantity } from './text.js'
+import { formatNumber, formatQuantity } from './text.js'
 
 /** One judgement about one object. */
 export interface Finding {
@@ -110,12 +110,14 @@ export class Verdict implements Outcome {
 }
 
 function compare(value: number, { warning, critical, unit }: Metric) {
-  const quantity = formatQuantity(value, unit)
-  const crossed = (status: Status, range: Range) => ({
-    status,
-    text: { quantity, limit: `(${status.toLowerCase()} ${crossedLimit(range, value, unit)})` },
-  })
+  const rounded = formatQuantity(value, unit)
+  const crossed = (status: Status, range: Range) => {
+    const limit = crossedLimit(range, value, unit)
+    // 90.001 must not read as "90 % (critical above 90 %)".
+    const quantity = limit.endsWith(` ${rounded}`) ? `${formatNumber(value)}${unit ?? ''}` : rounded
+    return { status, text: { quantity, limit: `(${status.toLowerCase()} ${limit})` } }
+  }
   if (critical !== undefined && violates(critical, value)) return crossed('CRITICAL', critical)
   if (warning !== undefined && violates(warning, value)) return crossed('WARNING', warning)
-  return { status: 'OK' as const, text: { quantity, limit: '' } }
+  return { status: 'OK' as const, text: { quantity: rounded, limit: '' } }
 }

@@ -1,7 +1,7 @@
 import type { Finding, Metric, Outcome } from './outcome.js'
 import type { Range } from './range.js'
 import { type Status, worstFirst, worstStatus } from './status.js'
-import { cut, formatNumber, labelValue, printable, safeName } from './text.js'
+import { cut, formatNumber, labelValue, printable, printableJson, safeName } from './text.js'
 
 /** Everything a format needs to print one result. */
 export interface Report {
@@ -216,5 +216,5 @@ function formatJson(report: Report): string {
   }))
   const status = statusOf(outcome)
   const summary = firstLine(report)
-  return `${JSON.stringify({ check: name, status, summary, time: Math.floor(timeMs / 1000), findings: outcome.findings, metrics })}\n`
+  return `${printableJson({ check: name, status, summary, time: Math.floor(timeMs / 1000), findings: outcome.findings, metrics })}\n`
 }

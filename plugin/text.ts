@@ -12,9 +12,9 @@ function sha256(text: string): string {
 const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
 const whitespace = /[\s\p{Zl}\p{Zp}]+/gu
 
-/** Cuts a text to at most `length` characters (UTF-16 units), ending in `…` when something was cut, never inside a surrogate pair. */
+/** Cuts a text to at most `length` characters (UTF-16 units), ending in `...` when something was cut, never inside a surrogate pair. */
 export function cut(text: string, length: number): string {
-  return text.length <= length ? text : `${text.slice(0, length - 1).replace(/[\uD800-\uDBFF]$/u, '')}…`
+  return text.length <= length ? text : `${text.slice(0, length - 3).replace(/[\uD800-\uDBFF]$/, '')}...`
 }
 
 /**
@@ -28,6 +28,12 @@ export function printable(text: string, length = 1000): string {
   return cut(clean, length)
 }
 
+/** JSON text whose invisible characters are written as escapes, so that it is as harmless to a terminal as it is to a parser. */
+export function printableJson(value: unknown): string {
+  const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
+  return JSON.stringify(value).replace(unprintable, character => character.split('').map(escaped).join(''))
+}
+
 /** The characters a segment may keep: Sensu's names allow dots, a Graphite path must not contain them. */
 type Alphabet = 'name' | 'path'
 const kept: Readonly<Record<Alphabet, RegExp>> = { name: /[A-Za-z0-9.-]/, path: /[A-Za-z0-9-]/ }
@@ -35,21 +41,21 @@ const longestSafeName = 128
 
 /**
  * A foreign name in Sensu's allowed characters, `[\w.-]`, without collisions. Letters, digits, `.`, `-` and `_` stand for themselves;
- * every other byte of the UTF-8 form becomes `_` and two upper-case hexadecimal digits (`my vm` is `my_20vm`); a literal `_` that
- * is followed by two such digits becomes `_5F`, so the mapping can be undone and two names never meet. A result
+ * every other byte of the UTF-8 form becomes `_x` and two upper-case hexadecimal digits (`my vm` is `my_x20vm`); a literal `_` in
+ * front of what looks like that becomes `_x5F`, so the mapping can be undone and two names never meet. A result
  * longer than 128 characters is cut to 96, followed by `-` and 32 digits of the SHA-256 of the name: 129 characters, a length nothing else has.
  */
 export function safeName(name: string, alphabet: Alphabet = 'name'): string {
-  if (name === '') return '_5F' // Nothing else maps to this: a literal `_` alone stays `_`.
+  if (name === '') return '_x5F' // Nothing else maps to this: a literal `_` alone stays `_`.
   const head = name.length > longestSafeName ? name.slice(0, longestSafeName) : name
-  const encoded = head.replace(/_(?=[0-9A-F]{2})|[^_]/gsu, character => escapeCharacter(character, kept[alphabet]))
+  const encoded = head.replace(/_(?=x[0-9A-F]{2})|[^_]/gsu, character => escapeCharacter(character, kept[alphabet]))
   if (head === name && encoded.length <= longestSafeName) return encoded
   return `${encoded.slice(0, 96)}-${sha256(name).slice(0, 32)}`
 }
 
 function escapeCharacter(character: string, allowed: RegExp): string {
   if (character.length === 1 && allowed.test(character)) return character
-  return [...Buffer.from(character)].map(byte => `_${byte.toString(16).toUpperCase().padStart(2, '0')}`).join('')
+  return [...Buffer.from(character)].map(byte => `_x${byte.toString(16).toUpperCase().padStart(2, '0')}`).join('')
 }
 
 /** A foreign name as a metric's label value: itself when it is harmless and of reasonable length, otherwise its {@link safeName}. */
@@ -77,7 +83,7 @@ const secondScales = [
   { from: 3600, divisor: 3600, unit: 'h' },
   { from: 1, divisor: 1, unit: 's' },
   { from: 0.001, divisor: 0.001, unit: 'ms' },
-  { from: 0, divisor: 0.000001, unit: 'µs' },
+  { from: 0, divisor: 0.000001, unit: 'us' },
 ]
 
 /** A number for people: `1.5 GiB`, `20 ms`, `93.1 %`, `12`. At most two decimals; undefined is `unknown`. */

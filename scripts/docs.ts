@@ -93,8 +93,8 @@ An empty range, a lone \`:\`, an end below the start, exponents and units (\`80%
 const guestsText = `Limits of one guest may be set in its libvirt metadata; they win over the command line for that guest.
 
 With \`--per-guest\` each guest gets a result of its own, whose source is the guest's name in the characters that Sensu allows: letters, digits,
-\`.\`, \`-\` and \`_\` stay, every other byte becomes \`_\` and two upper-case hexadecimal digits (\`my vm\` is \`my_20vm\`), and a \`_\` in front of two such
-digits becomes \`_5F\`. Two guests never share a source. The check's own result then only counts the guests; it is not OK only when something
+\`.\`, \`-\` and \`_\` stay, every other byte becomes \`_x\` and two upper-case hexadecimal digits (\`my vm\` is \`my_x20vm\`), and a \`_\` in front of what looks
+like that becomes \`_x5F\`. Two guests never share a source. The check's own result then only counts the guests; it is not OK only when something
 about the host itself is wrong or the results could not be handed over.`
 
 const formatsText = `\`nagios\` prints a line of at most 255 characters, a line for each object that is not OK, and performance data. The other formats print numbers only:
