@@ -1,0 +1,157 @@
+import { Pipeline } from '../pipeline/pipeline.js'
+import { defaultHttpSocket, defaultSocket, sensuVersion } from '../sensu/defaults.js'
+import { encodeJson } from '../sensu/json.js'
+import type { Logger } from '../sensu/log.js'
+import { redact } from '../sensu/redact.js'
+import { Spawner } from '../sensu/spawn.js'
+import type { ClientDefinition, JsonObject, Settings, SocketSettings } from '../sensu/types.js'
+import { Store } from '../store/store.js'
+import { createTransport } from '../transport/create.js'
+import type { Transport } from '../transport/transport.js'
+import { Agent, type LocalSocket } from './agent.js'
+import { CommandRunner } from './commands.js'
+import { Executions } from './executions.js'
+import { HttpSocket } from './http-socket.js'
+import { InProcessChecks, type Programs } from './in-process.js'
+import { Keepalives } from './keepalives.js'
+import { Requests } from './requests.js'
+import { type ResultSink, Results } from './results.js'
+import type { AgentSettings } from './settings.js'
+import { SharedHosts } from './shared-hosts.js'
+import { redisSink, transportSink } from './sinks.js'
+import { Slots } from './slots.js'
+import { Socket } from './socket.js'
+import { StandaloneChecks } from './standalone.js'
+
+export interface AgentInput {
+  settings: Settings
+  own: AgentSettings
+  log: Logger
+  programs: Programs
+  /** Environment of the commands. */
+  environment: Readonly<Record<string, string | undefined>>
+  /** Start of the process, epoch seconds; part of the queue's name. */
+  startedSeconds: number
+  onFatal(): void
+}
+
+/** An agent, and how to release what it holds once it has stopped. */
+export interface AssembledAgent {
+  agent: Agent
+  release(): Promise<void>
+}
+
+/** Where results and keepalives go. */
+interface Destination {
+  sink: ResultSink
+  publishKeepalive(keepalive: JsonObject): Promise<void>
+}
+
+/** Builds the agent from its settings; nothing is connected yet but, when results go there, Redis. Throws when a transport cannot be used. */
+export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> {
+  const { own, log, environment, startedSeconds, onFatal } = input
+  const settings = withSocketDefaults(input.settings)
+  const { client, checks, sensu } = settings
+  const { limit } = sensu.spawn
+  log.info('configuring sensu spawn', { settings: sensu.spawn })
+  const transport = createTransport(settings, log)
+  log.debug('connecting to transport', transportData(settings))
+  const spawner = new Spawner({ limit, env: { ...environment } })
+  const hosts = new SharedHosts()
+  const inProcess = own.in_process
+    ? new InProcessChecks({ programs: input.programs, hosts, variables: environment })
+    : undefined
+  const { sink, publishKeepalive } = await destination(settings, own, transport, spawner, log)
+  const results = new Results(client, log, sink)
+  const commands = new CommandRunner({ slots: new Slots(limit), spawner, inProcess })
+  const executions = new Executions({ client, checks, safeMode: client.safe_mode === true, log, results, commands })
+  const requests = new Requests(executions, log)
+  const agent = new Agent({
+    settings,
+    log,
+    transport,
+    executions,
+    results,
+    sink,
+    funnel: `${client.name}-${sensuVersion}-${startedSeconds}`,
+    keepalives: new Keepalives({ client, version: sensuVersion, log, publish: publishKeepalive }),
+    standalone: new StandaloneChecks({ clientName: client.name, checks, executions, log }),
+    sockets: localSockets(settings, log, results, transport),
+    worksOffline: own['results.to'] === 'redis',
+    onMessage: message => requests.receive(message),
+    onFatal,
+  })
+  const release = async () => {
+    spawner.close()
+    await hosts.close()
+  }
+  return { agent, release }
+}
+
+/** To the transport for a Sensu server, or into Redis without one; never both. */
+async function destination(
+  settings: Settings,
+  own: AgentSettings,
+  transport: Transport,
+  spawner: Spawner,
+  log: Logger,
+): Promise<Destination> {
+  if (own['results.to'] === 'transport') {
+    return {
+      sink: transportSink(transport, log, own['results.max_held_bytes']),
+      publishKeepalive: keepalive => transport.publish('direct', 'keepalives', encodeJson(keepalive)),
+    }
+  }
+  const store = await Store.connect(settings.redis, {
+    onLost: error =>
+      log.warn('redis connection lost, results are kept until it is back', { error: String(error ?? '') }),
+    onRestored: () => log.info('redis connection restored'),
+    onOverflow: dropped => log.error('too many results wait for redis, dropping the oldest', { dropped }),
+  })
+  const pipeline = new Pipeline({ store, settings, spawner, logger: log })
+  return {
+    sink: redisSink(pipeline, store),
+    publishKeepalive: keepalive => pipeline.processKeepalive(keepalive),
+  }
+}
+
+function localSockets(settings: Settings, log: Logger, results: Results, transport: Transport): LocalSocket[] {
+  const { socket = {}, http_socket: httpSocket = {} } = settings.client
+  const { bind, port } = { ...defaultSocket, ...defined(socket) }
+  const http = { ...defaultHttpSocket, ...defined(httpSocket) }
+  const sockets: LocalSocket[] = []
+  if (socket.enabled === false) sockets.push(disabled('client tcp/udp socket disabled per configuration', log))
+  else sockets.push(new Socket({ bind, port, log, results }))
+  if (httpSocket.enabled === false) sockets.push(disabled('client http socket disabled per configuration', log))
+  else
+    sockets.push(
+      new HttpSocket({ bind: http.bind, port: http.port, version: sensuVersion, settings, log, results, transport }),
+    )
+  return sockets
+}
+
+function disabled(message: string, log: Logger): LocalSocket {
+  return { open: async () => log.info(message), close: async () => {} }
+}
+
+/** Sensu writes the sockets' defaults into the client's definition, where keepalives show them, when the section exists. */
+function withSocketDefaults(settings: Settings): Settings {
+  const client: ClientDefinition = { ...settings.client }
+  if (client.socket) client.socket = { ...client.socket, ...missing(client.socket, defaultSocket) }
+  if (client.http_socket)
+    client.http_socket = { ...client.http_socket, ...missing(client.http_socket, defaultHttpSocket) }
+  return { ...settings, client }
+}
+
+function missing(socket: SocketSettings, defaults: { bind: string; port: number }): { bind: string; port: number } {
+  return { bind: socket.bind ?? defaults.bind, port: socket.port ?? defaults.port }
+}
+
+function defined({ bind, port }: SocketSettings): { bind?: string; port?: number } {
+  return { ...(bind != null && { bind }), ...(port != null && { port }) }
+}
+
+function transportData(settings: Settings): JsonObject {
+  const { name } = settings.transport
+  return redact({ name, settings: settings[name] ?? null })
+}

@@ -1,0 +1,66 @@
+import { isUtf8 } from 'node:buffer'
+import { encodeJson } from '../sensu/json.js'
+import { float, isSet, toNumber } from '../sensu/json-value.js'
+import type { Spawner } from '../sensu/spawn.js'
+import type { ClientDefinition, Json, JsonObject } from '../sensu/types.js'
+import type { InProcessChecks } from './in-process.js'
+import type { Slots } from './slots.js'
+
+/** What a command came to. */
+export interface Outcome {
+  /** A Buffer when it is not valid UTF-8. */
+  output: string | Buffer
+  status: number
+}
+
+/** What a check's command came to; a check of ours may bring one outcome per guest with it. */
+export interface CheckOutcome extends Outcome {
+  guests: (Outcome & { source: string })[]
+}
+
+/** What a command with `stdin: true` reads. */
+export interface CommandInput {
+  client: ClientDefinition
+  check: JsonObject
+}
+
+export interface CommandRunnerOptions {
+  slots: Slots
+  spawner: Spawner
+  /** Undefined when switched off. */
+  inProcess: InProcessChecks | undefined
+}
+
+/** Runs the commands of checks and hooks, as processes or inside this one, a limited number at once. */
+export class CommandRunner {
+  readonly #options: CommandRunnerOptions
+
+  constructor(options: CommandRunnerOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Runs `definition.command` with its `timeout` (seconds; none when absent, null or 0) and `stdin`. Never rejects:
+   * what cannot be run has the output `Unexpected error: …` and status 3 (Sensu 1.9).
+   */
+  run(definition: JsonObject, input: CommandInput): Promise<CheckOutcome> {
+    const { slots, inProcess } = this.#options
+    const { command, timeout, stdin } = definition
+    const timeoutSeconds = isSet(timeout) ? toNumber(timeout) : 0
+    const plain = stdin !== true && typeof command === 'string' && timeoutSeconds !== undefined
+    const call = plain ? inProcess?.resolve(command) : undefined
+    if (plain && inProcess && call) return slots.run(() => inProcess.run(call, timeoutSeconds))
+    return slots.run(() => this.#spawn(command, timeout, stdin === true ? encodeJson({ ...input }) : undefined))
+  }
+
+  async #spawn(command: Json | undefined, timeoutSeconds: Json | undefined, stdin?: Buffer): Promise<CheckOutcome> {
+    const request = { command, timeoutSeconds, ...(stdin && { stdin }) }
+    const { output, status } = await this.#options.spawner.run(request)
+    return { output: isUtf8(output) ? output.toString() : output, status, guests: [] }
+  }
+}
+
+/** Seconds since a moment of `performance.now()`, to the millisecond; always a float on the wire. */
+export function durationSeconds(startedMs: number): Json {
+  return float(Math.round(performance.now() - startedMs) / 1000)
+}

@@ -1,0 +1,73 @@
+import { hostname } from 'node:os'
+import { basename } from 'node:path'
+import type { Host } from '../libvirt/host.js'
+import { type CheckProgram, runCheck } from '../plugin/program.js'
+import { MemoryState } from '../plugin/state.js'
+import type { CheckOutcome } from './commands.js'
+import { plainWords } from './plain-command.js'
+import type { SharedHosts } from './shared-hosts.js'
+
+/** The check programs this process has, by the name of their executable. */
+export type Programs = ReadonlyMap<string, CheckProgram<Host>>
+
+/** A command that needs no process: one of our programs with its arguments. */
+export interface InProcessCall {
+  program: CheckProgram<Host>
+  argv: string[]
+}
+
+/** setTimeout counts in 31 bits of milliseconds. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+export interface InProcessOptions {
+  programs: Programs
+  hosts: SharedHosts
+  /** Environment variables, the same that executables get. */
+  variables: Readonly<Record<string, string | undefined>>
+}
+
+/** Runs our own checks inside this process, on shared connections, with the output and status of their executables. */
+export class InProcessChecks {
+  readonly #options: InProcessOptions
+  readonly #state = new MemoryState()
+  readonly #hostname = hostname()
+
+  constructor(options: InProcessOptions) {
+    this.#options = options
+  }
+
+  /** What to run when the command is plainly one of our executables (in whatever directory); undefined: ask the shell. */
+  resolve(command: string): InProcessCall | undefined {
+    const [word, ...argv] = plainWords(command) ?? []
+    const program = word === undefined ? undefined : this.#options.programs.get(basename(word))
+    return program && { program, argv }
+  }
+
+  /** Never rejects. A check that hangs ends at its deadline, like a command that is killed (0: no deadline but its own). */
+  async run({ program, argv }: InProcessCall, timeoutSeconds: number): Promise<CheckOutcome> {
+    const { hosts, variables } = this.#options
+    const abort = new AbortController()
+    let timer: NodeJS.Timeout | undefined
+    const timeout = new Promise<CheckOutcome>(resolve => {
+      if (timeoutSeconds <= 0) return
+      const onTimeout = () => {
+        resolve({ output: 'Execution timed out', status: 2, guests: [] })
+        abort.abort()
+      }
+      timer = setTimeout(onTimeout, Math.min(timeoutSeconds * 1000, LONGEST_TIMER_MS))
+    })
+    const run = runCheck(program, argv, {
+      openHost: options => hosts.open(options),
+      state: this.#state,
+      now: Date.now,
+      signal: abort.signal,
+      hostname: this.#hostname,
+      variables,
+    }).then(({ output, status, guests }) => ({ output, status, guests: [...(guests ?? [])] }))
+    try {
+      return await Promise.race([run, timeout])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}

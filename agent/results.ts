@@ -1,0 +1,36 @@
+import type { CheckResult, CheckWithResult, ClientDefinition } from '../sensu/types.js'
+
+/** Where results go: to the transport, or into Redis. Exactly one is in use. */
+export interface ResultSink {
+  /** Takes the result over; never throws. */
+  deliver(result: CheckResult): void
+  /** Waits until everything is delivered, at most the given time. */
+  drained(milliseconds: number): Promise<void>
+  /** Ends deliveries; returns how many results are lost by that. */
+  close(): number
+}
+
+export interface ResultsLog {
+  info(message: string, data?: Record<string, unknown>): void
+}
+
+/** Publishes check results in the name of this client. */
+export class Results {
+  readonly #client: ClientDefinition
+  readonly #log: ResultsLog
+  readonly #sink: ResultSink
+
+  constructor(client: ClientDefinition, log: ResultsLog, sink: ResultSink) {
+    this.#client = client
+    this.#log = log
+    this.#sink = sink
+  }
+
+  publish(check: CheckWithResult): void {
+    const { name, signature } = this.#client
+    const payload: CheckResult = { client: name, check }
+    if (typeof signature === 'string') payload.signature = signature
+    this.#log.info('publishing check result', { payload })
+    this.#sink.deliver(payload)
+  }
+}

@@ -1,0 +1,69 @@
+import { Host } from '../libvirt/host.js'
+import type { OpenHostOptions } from '../plugin/program.js'
+
+/** Connections unused for so long are closed. */
+const IDLE_MS = 10 * 60 * 1000
+/** Different hypervisors, or ways to them, that may be open at once; beyond it the longest unused is closed. */
+const MAX_HOSTS = 16
+
+interface Shared {
+  host: Host
+  /** The host as a check sees it: its close() gives it back instead of closing it. */
+  lent: Host
+  users: number
+  lastUsedMs: number
+}
+
+/** One open Host per URI and access, shared by all checks inside this process. */
+export class SharedHosts {
+  readonly #hosts = new Map<string, Shared>()
+
+  /** Lends a host; its close() returns it. Throws for a URI that cannot be used. */
+  async open({ uri, readOnly }: OpenHostOptions): Promise<Host> {
+    const key = `${readOnly ? 'r' : 'w'} ${uri}`
+    const shared = this.#hosts.get(key) ?? this.#add(key, Host.open(uri, { readOnly }))
+    shared.users++
+    shared.lastUsedMs = Date.now()
+    await this.#closeUnused()
+    return shared.lent
+  }
+
+  /** Closes all, used or not. */
+  async close(): Promise<void> {
+    const hosts = [...this.#hosts.values()]
+    this.#hosts.clear()
+    await Promise.all(hosts.map(({ host }) => host.close()))
+  }
+
+  #add(key: string, host: Host): Shared {
+    const shared: Shared = { host, lent: host, users: 0, lastUsedMs: 0 }
+    shared.lent = lend(host, () => {
+      shared.users--
+    })
+    this.#hosts.set(key, shared)
+    return shared
+  }
+
+  async #closeUnused(): Promise<void> {
+    const unused = [...this.#hosts].filter(([, { users }]) => users === 0)
+    unused.sort(([, a], [, b]) => a.lastUsedMs - b.lastUsedMs)
+    let surplus = this.#hosts.size - MAX_HOSTS
+    for (const [key, { host, lastUsedMs }] of unused) {
+      if (surplus-- <= 0 && Date.now() - lastUsedMs < IDLE_MS) continue
+      this.#hosts.delete(key)
+      await host.close()
+    }
+  }
+}
+
+/** Host keeps private fields, so a stand-in has to hand every method on, bound to the real one. */
+function lend(host: Host, giveBack: () => void): Host {
+  const close = async () => giveBack()
+  return new Proxy(host, {
+    get(target, key) {
+      if (key === 'close') return close
+      const value: unknown = Reflect.get(target, key, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+}

@@ -1,0 +1,80 @@
+import { type Cron, nextRun, parseCron } from '../sensu/cron.js'
+import { isTruthy } from '../sensu/json-value.js'
+import type { Logger } from '../sensu/log.js'
+import { splayDelayMs } from '../sensu/splay.js'
+import { isSubdued } from '../sensu/subdue.js'
+import type { CheckDefinition, JsonObject } from '../sensu/types.js'
+import type { Executions } from './executions.js'
+
+/** setTimeout counts in 31 bits of milliseconds; whoever waits longer sleeps in pieces. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+export interface StandaloneOptions {
+  clientName: string
+  /** All checks of the configuration, by name; only those that schedule themselves are used. */
+  checks: Record<string, CheckDefinition>
+  executions: Executions
+  log: Logger
+}
+
+/** When a check is due next, after the given moment. */
+type Schedule = (nowMs: number) => number
+
+/** Runs the checks that this client schedules by itself (`standalone: true`). */
+export class StandaloneChecks {
+  readonly #options: StandaloneOptions
+  readonly #timers = new Map<string, NodeJS.Timeout>()
+
+  constructor(options: StandaloneOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    const { checks, clientName, log } = this.#options
+    log.debug('scheduling standalone checks')
+    this.stop()
+    for (const [name, check] of Object.entries(checks)) {
+      const schedule = scheduleOf(check, `${clientName}:${name}`)
+      if (schedule) this.#arm(name, check, schedule, schedule(Date.now()))
+    }
+  }
+
+  stop(): void {
+    for (const timer of this.#timers.values()) clearTimeout(timer)
+    this.#timers.clear()
+  }
+
+  #arm(name: string, check: JsonObject, schedule: Schedule, dueMs: number): void {
+    const delayMs = Math.min(dueMs - Date.now(), LONGEST_TIMER_MS)
+    const onTimer = () => {
+      // timers may be a little early by the wall clock; running now would make the next run fall on the same moment
+      if (Date.now() < dueMs) return this.#arm(name, check, schedule, dueMs)
+      this.#execute(name, check)
+      this.#arm(name, check, schedule, schedule(Date.now()))
+    }
+    this.#timers.set(name, setTimeout(onTimer, Math.max(0, delayMs)))
+  }
+
+  #execute(name: string, check: JsonObject): void {
+    const { executions, log } = this.#options
+    const due: JsonObject = { ...check, name }
+    if (isTruthy(check['subdue']) && isSubdued(check['subdue'], new Date())) {
+      log.info('check execution was subdued', { check: due })
+      return
+    }
+    executions.process({ ...due, issued: Math.floor(Date.now() / 1000) })
+  }
+}
+
+/** Cron wins over interval. Undefined for checks that others schedule. */
+function scheduleOf(check: JsonObject, splayKey: string): Schedule | undefined {
+  const { standalone, publish, cron, interval } = check
+  if (!isTruthy(standalone) || publish === false) return undefined
+  if (typeof cron === 'string') {
+    const parsed: Cron | undefined = parseCron(cron)
+    return parsed && (nowMs => nextRun(parsed, new Date(nowMs)).getTime())
+  }
+  if (typeof interval !== 'number' || !Number.isInteger(interval) || interval <= 0) return undefined
+  // never the very moment of the run before
+  return nowMs => nowMs + (splayDelayMs(splayKey, interval, nowMs) || interval * 1000)
+}

@@ -1,0 +1,33 @@
+import type { Logger } from '../sensu/log.js'
+import type { ClientDefinition } from '../sensu/types.js'
+import { type PipeType, type Transport, TransportError } from '../transport/transport.js'
+
+export interface SubscriptionsOptions {
+  client: ClientDefinition
+  /** The queue of all fanout subscriptions: `<client>-<version>-<start of the process in epoch seconds>`. */
+  funnel: string
+  transport: Transport
+  log: Logger
+  onMessage(message: Buffer): void
+}
+
+/**
+ * Subscribes to everything in `client.subscriptions`, in order. `direct:x` and `roundrobin:x` share one queue of that
+ * name with the other clients; everything else is fanned out to this client's own queue. Resolves when all are
+ * subscribed, or the transport has told (by its own events) that they cannot be.
+ */
+export async function subscribeAll({ client, funnel, transport, log, onMessage }: SubscriptionsOptions): Promise<void> {
+  log.debug('subscribing to client subscriptions')
+  for (const subscription of client.subscriptions) {
+    log.debug('subscribing to a subscription', { subscription })
+    const shared = /^(direct|roundrobin):/.test(subscription)
+    const type: PipeType = shared ? 'direct' : 'fanout'
+    try {
+      await transport.subscribe(type, subscription, shared ? subscription : funnel, onMessage)
+    } catch (error) {
+      // the transport's events 'error' and 'lost' report this and lead to a new attempt
+      if (!(error instanceof TransportError)) throw error
+      return
+    }
+  }
+}

@@ -1,0 +1,113 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
+
+/** The built executable. */
+export const agentFile = fileURLToPath(new URL('../../../dist/bin/sensu-kvm-agent', import.meta.url))
+
+/** One line of the agent's log. */
+export type LogLine = { level: string; message: string; [key: string]: unknown }
+
+export interface AgentOptions {
+  /** Files below conf.d, by name; objects are written as JSON. */
+  files: Record<string, object | string>
+  args?: string[]
+  env?: Record<string, string>
+}
+
+/** How an agent ended. */
+export interface AgentExit {
+  status: number | null
+  signal: NodeJS.Signals | null
+}
+
+/** A running agent; it is killed when the test ends before it. */
+export class AgentProcess {
+  readonly directory: string
+  readonly lines: LogLine[] = []
+  /** What it printed that is not a log line. */
+  readonly text: string[] = []
+  readonly exit: Promise<AgentExit>
+  readonly #child: ChildProcess
+  #waiting: (() => void)[] = []
+  #ended = false
+
+  constructor(t: Test, { files, args = ['-v'], env = {} }: AgentOptions) {
+    this.directory = t.testdir()
+    const conf = join(this.directory, 'conf.d')
+    mkdirSync(conf)
+    for (const [name, content] of Object.entries(files)) {
+      writeFileSync(join(conf, name), typeof content === 'string' ? content : JSON.stringify(content))
+    }
+    this.#child = spawn(process.execPath, [agentFile, '-d', conf, ...args], {
+      cwd: this.directory,
+      env: { ...cleanEnvironment(), SENSU_LOADED_TEMPFILE_DIR: this.directory, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    this.exit = this.#exit()
+    for (const stream of [this.#child.stdout, this.#child.stderr]) {
+      if (stream) createInterface(stream).on('line', line => this.#take(line))
+    }
+    t.teardown(async () => {
+      this.#child.kill('SIGKILL')
+      await this.exit
+    })
+  }
+
+  get pid(): number {
+    const { pid } = this.#child
+    if (pid === undefined) throw new Error('the agent did not start')
+    return pid
+  }
+
+  get running(): boolean {
+    return !this.#ended
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal)
+  }
+
+  /** Ends the agent as an init system does. */
+  async stop(): Promise<AgentExit> {
+    this.kill('SIGTERM')
+    return this.exit
+  }
+
+  /** Waits for the n-th log line with this message; rejects when the agent ends before. */
+  async log(message: string, count = 1): Promise<LogLine> {
+    for (;;) {
+      const line = this.lines.filter(candidate => candidate.message === message)[count - 1]
+      if (line) return line
+      if (this.#ended) throw new Error(`the agent ended without logging "${message}": ${this.text.join('\n')}`)
+      await new Promise<void>(resolve => this.#waiting.push(resolve))
+    }
+  }
+
+  async #exit(): Promise<AgentExit> {
+    const [status, signal] = await once(this.#child, 'close')
+    this.#ended = true
+    this.#wake()
+    return { status, signal }
+  }
+
+  #take(line: string): void {
+    const parsed = line.startsWith('{"timestamp"') ? JSON.parse(line) : undefined
+    if (parsed) this.lines.push(parsed)
+    else this.text.push(line)
+    this.#wake()
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+}
+
+function cleanEnvironment(): NodeJS.ProcessEnv {
+  const entries = Object.entries(process.env).filter(([name]) => !/^(SENSU_|RABBITMQ_URL|REDIS_|LIBVIRT_)/.test(name))
+  return Object.fromEntries(entries)
+}

@@ -1,0 +1,80 @@
+import { type Channel, connect } from 'amqplib'
+import type { Test } from 'tap'
+import type { Rabbitmq } from '../../scripts/services/rabbitmq.js'
+
+/** A message as it arrived. */
+export interface Received {
+  /** JSON text. */
+  text: string
+  atMs: number
+  properties: unknown
+  routingKey: string
+}
+
+/** The server's place at the broker: receives results and keepalives, sends check requests. */
+export class ServerSide {
+  readonly results: Received[] = []
+  readonly keepalives: Received[] = []
+  readonly #channel: Channel
+  #waiting: (() => void)[] = []
+
+  static async open(t: Test, broker: Rabbitmq): Promise<ServerSide> {
+    const connection = await connect(broker.url())
+    connection.on('error', () => {})
+    t.teardown(() => connection.close().catch(() => {}))
+    const channel = await connection.createChannel()
+    const side = new ServerSide(channel)
+    await side.#collect('results', side.results)
+    await side.#collect('keepalives', side.keepalives)
+    return side
+  }
+
+  private constructor(channel: Channel) {
+    this.#channel = channel
+  }
+
+  /** Publishes a check request as the server does. */
+  async request(exchange: string, body: object | string | Buffer, type: 'fanout' | 'direct' = 'fanout'): Promise<void> {
+    await this.#channel.assertExchange(exchange, type, { durable: false, autoDelete: false })
+    const content =
+      Buffer.isBuffer(body) || typeof body === 'string' ? Buffer.from(body) : Buffer.from(JSON.stringify(body))
+    this.#channel.publish(exchange, '', content)
+  }
+
+  /** Waits for the n-th result of the check. */
+  async result(name: string, count = 1): Promise<{ text: string; check: Record<string, unknown>; client: string }> {
+    for (;;) {
+      const matching = this.results
+        .map(({ text }) => ({ text, ...JSON.parse(text) }))
+        .filter(r => r.check?.name === name)
+      if (matching[count - 1]) return matching[count - 1]
+      await this.#more()
+    }
+  }
+
+  /** Waits for the n-th keepalive of the client. */
+  async keepalive(client: string, count = 1): Promise<Received> {
+    for (;;) {
+      const keepalive = this.keepalives.filter(({ text }) => JSON.parse(text).name === client)[count - 1]
+      if (keepalive) return keepalive
+      await this.#more()
+    }
+  }
+
+  #more(): Promise<void> {
+    return new Promise(resolve => this.#waiting.push(resolve))
+  }
+
+  async #collect(exchange: string, into: Received[]): Promise<void> {
+    await this.#channel.assertExchange(exchange, 'direct', { durable: false, autoDelete: false })
+    const { queue } = await this.#channel.assertQueue('', { exclusive: true, durable: false })
+    await this.#channel.bindQueue(queue, exchange, '')
+    const onMessage = (message: import('amqplib').ConsumeMessage | null) => {
+      if (!message) return
+      const { content, properties, fields } = message
+      into.push({ text: content.toString(), atMs: Date.now(), properties, routingKey: fields.routingKey })
+      for (const resolve of this.#waiting.splice(0)) resolve()
+    }
+    await this.#channel.consume(queue, onMessage, { noAck: true })
+  }
+}
