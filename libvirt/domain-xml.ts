@@ -1,0 +1,273 @@
+import { LibvirtConnectionError } from './errors.js'
+
+/** Longer XML of a guest is refused; real ones have 5 to 50 kB. */
+const maximumXmlLength = 1024 * 1024
+/** Elements of one kind that are looked at. */
+const maximumItems = 4096
+/** Images of a backing chain that are followed. */
+const maximumChain = 200
+
+export interface DiskConfig {
+  /** Target name, e.g. `vda`. */
+  target: string
+  bus?: string
+  device: 'disk' | 'cdrom' | 'floppy' | 'lun' | 'unknown'
+  /** Kind of source: `file`, `block`, `volume`, `network`, … */
+  sourceType: string
+  /** Path, device, `pool/volume` or network name; absent for an empty drive. */
+  source?: string
+  /** Image format, e.g. `qcow2`. */
+  format?: string
+  cache?: string
+  /** What QEMU does on a write error: `stop`, `report`, `ignore`, `enospace`. */
+  errorPolicy?: string
+  readErrorPolicy?: string
+  readOnly: boolean
+  /** Limits libvirt sets on the disk, by libvirt's names (`total_iops_sec`, …); empty when unlimited. */
+  ioTune: Record<string, number>
+  /** Sources of the images below, nearest first. */
+  backingChain: string[]
+}
+
+export interface InterfaceConfig {
+  /** `bridge`, `network`, `user`, `direct`, … */
+  type: string
+  macAddress?: string
+  /** Bridge, virtual network or device it is attached to. */
+  source?: string
+  /** Name on the host, e.g. `vnet0`; only while running. */
+  device?: string
+  model?: string
+  /** As configured; up unless set otherwise. */
+  linkUp: boolean
+}
+
+/** What checks need of a guest's XML. */
+export interface DomainConfig {
+  name: string
+  uuid?: string
+  title?: string
+  /** Vendor-specific limits from `<metadata><sensu-kvm:limits>`, see `readLimits`. */
+  limits: Record<string, string>
+  /** What happens when the guest crashes: `destroy`, `restart`, `preserve`, … */
+  onCrash?: string
+  disks: DiskConfig[]
+  interfaces: InterfaceConfig[]
+  /** The guest agent's channel; absent when the guest has none. `state` only while running. */
+  agentChannel?: { state?: 'connected' | 'disconnected' }
+  /** Memory balloon; absent when the guest has none. Without a period its statistics are not refreshed. */
+  balloon?: { model: string; statsPeriodSeconds?: number }
+  /** True when the guest has a device that tells libvirt of a panic. */
+  panicDevice: boolean
+}
+
+/** An element as the parser gives it: attributes as `@name`, text as `#text`, children by name. */
+type Element = { readonly [key: string]: unknown }
+
+/**
+ * Reads a guest's XML. The XML parser is loaded on first use. Refuses oversized XML, document types and entities other
+ * than XML's own five with LibvirtConnectionError `protocol`: libvirt sends none of these.
+ */
+export async function parseDomainXml(xml: string): Promise<DomainConfig> {
+  if (xml.length > maximumXmlLength) throw malformed(`it is longer than ${maximumXmlLength} characters`)
+  if (/<!(?:DOCTYPE|ENTITY)/i.test(xml)) throw malformed('it contains a document type')
+  const { XMLParser } = await import('fast-xml-parser')
+  const parser = new XMLParser({
+    attributeNamePrefix: '@',
+    ignoreAttributes: false,
+    parseTagValue: false,
+    parseAttributeValue: false,
+    processEntities: false,
+    ignoreDeclaration: true,
+    ignorePiTags: true,
+  })
+  let document: unknown
+  try {
+    document = parser.parse(xml, true)
+  } catch (error) {
+    throw malformed(error instanceof Error ? error.message : String(error), error)
+  }
+  const domain = child(asElement(document), 'domain')
+  if (domain === undefined) throw malformed('it has no <domain>')
+  return readDomain(domain)
+}
+
+function malformed(why: string, cause?: unknown): LibvirtConnectionError {
+  return new LibvirtConnectionError('protocol', `a guest's XML from libvirt cannot be read: ${why}`, cause)
+}
+
+function readDomain(domain: Element): DomainConfig {
+  const devices = child(domain, 'devices') ?? {}
+  const limits = child(child(domain, 'metadata'), 'sensu-kvm:limits')
+  const agentChannel = readAgentChannel(devices)
+  const balloon = readBalloon(child(devices, 'memballoon'))
+  return {
+    name: text(domain, 'name') ?? '',
+    limits: limits === undefined ? {} : readLimits(limits),
+    disks: children(devices, 'disk').map(readDisk),
+    interfaces: children(devices, 'interface').map(readInterface),
+    panicDevice: children(devices, 'panic').length > 0,
+    ...present({ uuid: text(domain, 'uuid'), title: text(domain, 'title'), onCrash: text(domain, 'on_crash') }),
+    ...present({ agentChannel, balloon }),
+  }
+}
+
+/**
+ * The limits an administrator wrote into a guest: attributes of the element by their name, and those of elements inside
+ * as `element.attribute`, e.g. `{ "check-kvm-memory.warning": "85" }`.
+ */
+function readLimits(limits: Element): Record<string, string> {
+  const entries: [string, string][] = [...attributes(limits)]
+  for (const key of Object.keys(limits)) {
+    if (key.startsWith('@') || key.startsWith('#')) continue
+    const name = key.replace(/^.*:/, '')
+    for (const item of children(limits, key)) {
+      for (const [attribute, value] of attributes(item)) entries.push([`${name}.${attribute}`, value])
+    }
+  }
+  return Object.fromEntries(entries.slice(0, maximumItems))
+}
+
+function attributes(element: Element): [string, string][] {
+  return Object.entries(element).flatMap(([key, value]): [string, string][] =>
+    key.startsWith('@') && !key.startsWith('@xmlns') && typeof value === 'string'
+      ? [[key.slice(1), decodeEntities(value)]]
+      : [],
+  )
+}
+
+const diskDevices: readonly string[] = ['disk', 'cdrom', 'floppy', 'lun'] satisfies DiskConfig['device'][]
+
+function readDisk(disk: Element): DiskConfig {
+  const driver = child(disk, 'driver')
+  const target = child(disk, 'target')
+  const device = attribute(disk, 'device') ?? 'disk'
+  return {
+    target: attribute(target, 'dev') ?? '',
+    device: diskDevices.includes(device) ? (device as DiskConfig['device']) : 'unknown',
+    sourceType: attribute(disk, 'type') ?? 'unknown',
+    readOnly: 'readonly' in disk,
+    ioTune: readIoTune(child(disk, 'iotune')),
+    backingChain: readBackingChain(disk),
+    ...present({
+      bus: attribute(target, 'bus'),
+      source: readSource(child(disk, 'source')),
+      format: attribute(driver, 'type'),
+      cache: attribute(driver, 'cache'),
+      errorPolicy: attribute(driver, 'error_policy'),
+      readErrorPolicy: attribute(driver, 'rerror_policy'),
+    }),
+  }
+}
+
+/** A source names its path in an attribute that depends on its type. */
+function readSource(source: Element | undefined): string | undefined {
+  const volume = attribute(source, 'volume')
+  if (volume !== undefined) return `${attribute(source, 'pool') ?? '?'}/${volume}`
+  for (const name of ['file', 'dev', 'name', 'dir', 'path']) {
+    const value = attribute(source, name)
+    if (value !== undefined) return value
+  }
+  return undefined
+}
+
+function readBackingChain(disk: Element): string[] {
+  const chain: string[] = []
+  let image = child(disk, 'backingStore')
+  while (image !== undefined && chain.length < maximumChain) {
+    const source = readSource(child(image, 'source'))
+    if (source !== undefined) chain.push(source)
+    image = child(image, 'backingStore')
+  }
+  return chain
+}
+
+function readIoTune(ioTune: Element | undefined): Record<string, number> {
+  const limits: [string, number][] = []
+  for (const name of Object.keys(ioTune ?? {})) {
+    const value = Number(text(ioTune, name))
+    if (Number.isFinite(value) && value > 0) limits.push([name, value])
+  }
+  return Object.fromEntries(limits)
+}
+
+function readInterface(device: Element): InterfaceConfig {
+  const source = child(device, 'source')
+  return {
+    type: attribute(device, 'type') ?? 'unknown',
+    linkUp: attribute(child(device, 'link'), 'state') !== 'down',
+    ...present({
+      macAddress: attribute(child(device, 'mac'), 'address'),
+      source: attribute(source, 'bridge') ?? attribute(source, 'network') ?? attribute(source, 'dev'),
+      device: attribute(child(device, 'target'), 'dev'),
+      model: attribute(child(device, 'model'), 'type'),
+    }),
+  }
+}
+
+function readAgentChannel(devices: Element): DomainConfig['agentChannel'] {
+  for (const channel of children(devices, 'channel')) {
+    const target = child(channel, 'target')
+    if (attribute(target, 'name') !== 'org.qemu.guest_agent.0') continue
+    const state = attribute(target, 'state')
+    return state === 'connected' || state === 'disconnected' ? { state } : {}
+  }
+  return undefined
+}
+
+function readBalloon(balloon: Element | undefined): DomainConfig['balloon'] {
+  const model = attribute(balloon, 'model')
+  if (model === undefined || model === 'none') return undefined
+  const period = Number(attribute(child(balloon, 'stats'), 'period') ?? 0)
+  return Number.isFinite(period) && period > 0 ? { model, statsPeriodSeconds: period } : { model }
+}
+
+function asElement(value: unknown): Element | undefined {
+  if (value === '') return {}
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : undefined
+}
+
+function children(parent: Element | undefined, name: string): Element[] {
+  const value = parent !== undefined && Object.hasOwn(parent, name) ? parent[name] : undefined
+  const items: unknown[] = Array.isArray(value) ? value.slice(0, maximumItems) : value === undefined ? [] : [value]
+  return items.flatMap(item => {
+    const element = asElement(item)
+    return element === undefined ? [] : [element]
+  })
+}
+
+function child(parent: Element | undefined, name: string): Element | undefined {
+  return children(parent, name)[0]
+}
+
+function attribute(element: Element | undefined, name: string): string | undefined {
+  const value = element?.[`@${name}`]
+  return typeof value === 'string' ? decodeEntities(value) : undefined
+}
+
+/** Text of a child element, with or without attributes. */
+function text(parent: Element | undefined, name: string): string | undefined {
+  const value = parent !== undefined && Object.hasOwn(parent, name) ? parent[name] : undefined
+  const first: unknown = Array.isArray(value) ? value[0] : value
+  const content = typeof first === 'object' && first !== null && '#text' in first ? first['#text'] : first
+  return typeof content === 'string' ? decodeEntities(content) : undefined
+}
+
+const entities: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" }
+
+/** XML's own five entities and character numbers; anything else stays as it is written. */
+function decodeEntities(value: string): string {
+  if (!value.includes('&')) return value
+  return value.replaceAll(/&(#x[0-9a-f]{1,6}|#\d{1,7}|[a-z]+);/gi, (whole, name: string) => {
+    if (!name.startsWith('#')) return entities[name] ?? whole
+    const code = /^#x/i.test(name) ? Number.parseInt(name.slice(2), 16) : Number(name.slice(1))
+    return code <= 0x10_ffff ? String.fromCodePoint(code) : whole
+  })
+}
+
+/** The fields that have a value. */
+function present<T extends object>(fields: T): { [K in keyof T]?: NonNullable<T[K]> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: NonNullable<T[K]>
+  }
+}
