@@ -98,9 +98,9 @@ function scriptCall(input: ResultInput, clientText: string, store: boolean): { k
   const K = String(check['name'])
   const cutsCommand = input.proxyCommand !== undefined
   const output = storedOutput(check)
-  const storedCheck = output === undefined ? check : { ...check, output }
-  const stored = storedTemplate(storedCheck, cutsCommand)
-  const event = eventTemplate(check, cutsCommand)
+  const text = jsonText(check)
+  const stored = storedTemplate(output === undefined ? check : { ...check, output }, check, text, cutsCommand)
+  const event = eventTemplate(check, text, cutsCommand)
   const thresholds = flapThresholds(check)
   const status = String(check['status'])
   const metric = check['type'] === 'metric'
@@ -166,11 +166,12 @@ function blankClient({ client, check, nowSeconds }: ResultInput): string {
 
 type Hole = 'command' | 'history' | 'total_state_change'
 
-function storedTemplate(check: JsonObject, cutsCommand: boolean): string[] {
-  return cutsCommand ? template(check, ['command']) : [jsonText(check)]
+function storedTemplate(stored: JsonObject, check: JsonObject, text: string, cutsCommand: boolean): string[] {
+  if (cutsCommand) return template(stored, ['command'])
+  return [stored === check ? text : jsonText(stored)]
 }
 
-function eventTemplate(check: JsonObject, cutsCommand: boolean): string[] {
+function eventTemplate(check: JsonObject, text: string, cutsCommand: boolean): string[] {
   if (cutsCommand || Object.hasOwn(check, 'history') || Object.hasOwn(check, 'total_state_change')) {
     return template(
       check,
@@ -178,7 +179,6 @@ function eventTemplate(check: JsonObject, cutsCommand: boolean): string[] {
     )
   }
   // The usual result: the two attributes follow the others.
-  const text = jsonText(check)
   return [`${text.slice(0, -1)},"history":`, 'history', ',"total_state_change":', 'total_state_change', '}']
 }
 

@@ -99,6 +99,28 @@ t.test('a flapping event that is force-resolved leaves the registry with action 
   t.equal(await rig.redis.hget('events:c1', 'flap2'), null)
 })
 
+t.test('at, above and below the flap thresholds', async t => {
+  const rig = await startRig(t)
+  await rig.keepalive(c1)
+  // One change, at the newest of 21 entries: 1.2 / 20 = 6 %.
+  const history = Array.from({ length: 20 }, () => '0')
+  const action = async (low: number, high: number, stored?: string) => {
+    await rig.redis.del('history:c1:f', 'events:c1')
+    await rig.redis.rpush('history:c1:f', ...history)
+    if (stored !== undefined) await rig.redis.hset('events:c1', 'f', `{"id":"i","action":"${stored}","occurrences":1}`)
+    await rig.result({
+      client: 'c1',
+      check: { name: 'f', status: 1, output: '', low_flap_threshold: low, high_flap_threshold: high },
+    })
+    return at(parseJson(String(await rig.redis.hget('events:c1', 'f'))), 'action')
+  }
+  t.equal(await action(1, 6), 'flapping', 'begins at the high one')
+  t.equal(await action(1, 7), 'create', 'not below it')
+  t.equal(await action(5, 50, 'flapping'), 'flapping', 'goes on above the low one')
+  t.equal(await action(6, 50, 'flapping'), 'create', 'ends at it')
+  t.equal(await action(5, 50, 'create'), 'create', 'the low one does not begin it')
+})
+
 t.test('flap thresholds that are no integers are logged and ignored', async t => {
   const rig = await startRig(t)
   await rig.keepalive(c1)
