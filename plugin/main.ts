@@ -1,6 +1,6 @@
 import { hostname } from 'node:os'
 import { sendResults } from './agent-socket.js'
-import { type CheckProgram, type Environment, type RunResult, runCheck, unknown } from './program.js'
+import { type CheckProgram, type Environment, failure, type RunResult, runCheck } from './program.js'
 import type { StateKeeper } from './state.js'
 
 /** How long an open handle may keep the process alive after its output is written, milliseconds. */
@@ -8,7 +8,12 @@ const lingerMs = 500
 
 /** Runs a check as this process: writes its output once and leaves its status as the exit code. */
 export async function main<Host>(program: CheckProgram<Host>, openHost: Environment<Host>['openHost']): Promise<void> {
-  process.once('uncaughtException', error => finish(unknown(program.check.name, error)))
+  let finished = false
+  const finishOnce = (result: RunResult) => {
+    if (!finished) finish(result)
+    finished = true
+  }
+  process.on('uncaughtException', error => finishOnce(failure(program.check.name, error)))
   const result = await runCheck(program, process.argv.slice(2), {
     openHost,
     state: fileState(process.env),
@@ -17,7 +22,7 @@ export async function main<Host>(program: CheckProgram<Host>, openHost: Environm
     variables: process.env,
     deliver: sendResults,
   })
-  finish(result)
+  finishOnce(result)
 }
 
 /** State in files, whose modules are loaded only by a check that keeps something: they cost a start 4 ms. */

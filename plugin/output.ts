@@ -33,6 +33,17 @@ export const formats = {
 
 export type Format = keyof typeof formats
 
+/** Formats in which a line that starts with `#` is a comment: what went wrong must not spoil a file that a collector reads. */
+const commentable: ReadonlySet<Format> = new Set<Format>(['prometheus', 'influxdb'])
+
+/** What a run that failed prints: one UNKNOWN line, in JSON an object of the usual shape. */
+export function formatFailure(format: Format, name: string, message: string, timeMs: number): string {
+  const outcome: Outcome = { findings: [{ status: 'UNKNOWN', message }], metrics: [] }
+  const report = { name, outcome, scheme: '', timeMs, verbose: false }
+  if (format === 'json') return formats.json(report)
+  return `${commentable.has(format) ? '# ' : ''}${formats.nagios(report)}`
+}
+
 /** The state a report comes to: its findings folded. */
 export function statusOf(outcome: Outcome): Status {
   return worstStatus(outcome.findings.map(finding => finding.status))

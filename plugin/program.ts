@@ -3,7 +3,7 @@ import type { Check, Context } from './check.js'
 import { type CommonValues, parseCommandLine, type Request, type Validate } from './command-line.js'
 import { type GuestOptionValues, type Selectable, selectGuests, selectionFindings } from './guests.js'
 import type { Finding, Outcome } from './outcome.js'
-import { type Format, firstLine, formats, type Report, statusLine, statusOf } from './output.js'
+import { type Format, firstLine, formatFailure, formats, type Report, statusLine, statusOf } from './output.js'
 import type { StateKeeper } from './state.js'
 import { type ExitStatus, exitStatusOf, worstFirst } from './status.js'
 import { printable, safeName } from './text.js'
@@ -61,18 +61,23 @@ export async function runCheck<Host>(
     if (request.kind === 'help') return { output: help, status: 3 }
     if (request.kind === 'version') return { output: `${check.name} ${version} (sensu-kvm)\n`, status: 3 }
     if (request.kind === 'problems') return { output: problemLines(check.name, request.problems), status: 3 }
-    return await new Run(check, request, environment).result()
+    try {
+      return await new Run(check, request, environment).result()
+    } catch (error) {
+      return failure(check.name, error, request.common.format, environment.now())
+    }
   } catch (error) {
-    return unknown(check.name, error)
+    return failure(check.name, error)
   }
 }
 
 /** The result of a run that failed: UNKNOWN and one line, without a stack trace. */
-export function unknown(name: string, error: unknown): RunResult {
+export function failure(name: string, error: unknown, format: Format = 'nagios', timeMs = 0): RunResult {
   const message = error instanceof Error ? error.message || error.name : String(error)
   // What a programmer got wrong says so, or an admin looks for the fault in the host.
   const internal = error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError
-  return { output: `${statusLine(name, 'UNKNOWN', internal ? `internal error: ${message}` : message)}\n`, status: 3 }
+  const text = internal ? `internal error: ${message}` : message
+  return { output: formatFailure(format, name, text, timeMs), status: 3 }
 }
 
 function problemLines(name: string, problems: readonly string[]): string {

@@ -115,6 +115,21 @@ t.test('whatever is thrown is UNKNOWN and one line without a stack trace', async
   t.ok(long.output.length <= 256)
 })
 
+t.test('a failure stays readable for whoever reads the format', async t => {
+  const environment = exampleEnvironment([], { openHost: () => Promise.reject(new Error('no socket')) })
+  const line = 'check-example UNKNOWN: no socket\n'
+  const outputOf = async (format: string) => (await runCheck(program, ['--format', format], environment)).output
+  t.equal(await outputOf('prometheus'), `# ${line}`)
+  t.equal(await outputOf('influxdb'), `# ${line}`)
+  t.equal(await outputOf('graphite'), line)
+  t.equal(await outputOf('opentsdb'), line)
+  t.match(JSON.parse(await outputOf('json')), {
+    status: 'UNKNOWN',
+    time: 1_700_000_000,
+    findings: [{ message: 'no socket' }],
+  })
+})
+
 /** A host that never answers, and notes that it was closed. */
 function hangingHost() {
   let closed = 0
