@@ -1,7 +1,7 @@
+import { deepMerge } from '../sensu/deep-merge.js'
 import { parseJson, stringifyJson } from '../sensu/json.js'
 import { fromEntries, isObject, isSet, newObject } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
-import { mergeDeep } from '../sensu/merge.js'
 import type { Spawner } from '../sensu/spawn.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { flapThresholds } from '../store/result-script.js'
@@ -136,7 +136,7 @@ export class Pipeline {
       ['handler', 'registration'],
       ['status', 1],
     ])
-    const check = isObject(wanted) ? mergeDeep(base, wanted) : base
+    const check = isObject(wanted) ? deepMerge(base, wanted) : base
     check['name'] = 'registration'
     check['output'] = 'new client registration'
     check['issued'] = nowSeconds
