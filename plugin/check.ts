@@ -15,6 +15,8 @@ export interface Context {
   readonly state: StateStore
   /** Milliseconds since 1970. */
   now(): number
+  /** Milliseconds until the run ends by its timeout; a check that asks many leaves off before, and says whom it did not ask. */
+  timeLeftMs(): number
   /**
    * The guests that the command line asks for. What it names and is not there becomes an UNKNOWN finding by itself, so that one wrong name does
    * not hide the others. Hand in every defined guest, not only the running ones.

@@ -1,6 +1,14 @@
 import { kebabCase } from './options.js'
 import { parseRange, type Range } from './range.js'
 
+/** The option of checks whose limits a guest's metadata may set. */
+export const guestLimitsOption = {
+  guestLimits: {
+    type: 'flag',
+    summary: "Let the guests' own metadata set limits (reads the XML of every guest: one more call each).",
+  },
+} as const
+
 /**
  * The options with every range replaced that `limits` names (in kebab case or camel case), and one line for each limit that is no range or
  * that these options do not have; such a limit changes nothing.

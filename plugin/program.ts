@@ -96,6 +96,7 @@ class Run<Host> {
   readonly #uri: string
   readonly #abort = new AbortController()
   readonly #selectionFindings: Finding[] = []
+  readonly #startedMs = performance.now()
   #stage = 'starting'
 
   constructor(check: Check<Host>, request: RunRequest, environment: Environment<Host>) {
@@ -165,8 +166,13 @@ class Run<Host> {
       timeoutSeconds: this.#common.timeout,
       signal,
     })
-    // Closing ends whatever the check still waits for; a connection that cannot be closed properly must not change the result.
-    const close = () => host.close().catch(() => undefined)
+    // Closing ends whatever the check still waits for. Once only: a host that is shared counts its users.
+    let closing: Promise<void> | undefined
+    const close = () => {
+      // A connection that cannot be closed properly must not change the result.
+      closing ??= host.close().catch(() => undefined)
+      return closing
+    }
     signal.addEventListener('abort', close, { once: true })
     try {
       signal.throwIfAborted()
@@ -193,6 +199,7 @@ class Run<Host> {
         directory: this.#common.stateDir,
       }),
       now,
+      timeLeftMs: () => this.#common.timeout * 1000 - (performance.now() - this.#startedMs),
       selectGuests: guests => this.#selectGuests(guests),
     }
   }

@@ -43,6 +43,15 @@ function rangeText(start: number, end: number, inverted: boolean): string {
   return `${inverted ? '@' : ''}${from}${formatNumber(end) ?? ''}`
 }
 
+/** The same limit in a larger unit: of 20 milliseconds and a divisor of 1000, 0.02 seconds. */
+export function rangeIn(divisor: number, range: Range): Range
+export function rangeIn(divisor: number, range: Range | undefined): Range | undefined
+export function rangeIn(divisor: number, range: Range | undefined): Range | undefined {
+  if (range === undefined) return undefined
+  const [start, end] = [range.start / divisor, range.end / divisor]
+  return { ...range, start, end, text: rangeText(start, end, range.inverted) }
+}
+
 /** Whether the value calls for an alert. What is not a number violates every range. */
 export function violates(range: Range, value: number): boolean {
   const inside = value >= range.start && value <= range.end

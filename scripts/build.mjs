@@ -1,8 +1,8 @@
 // Builds everything: type check aside, `build/` gets every module transpiled one to one (tests and scripts run from there),
 // `generated/` what follows from the checks, `dist/bin/` one self-contained CommonJS file per executable (CommonJS starts faster than ESM).
 // Nothing is wiped: what is stale goes, the rest is replaced, so that something running from build/ is not pulled from under.
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
 
@@ -77,39 +77,55 @@ function removeStale(folder, modules) {
 }
 
 /**
- * One file per executable, moved into place when it is complete: one that is just being started stays whole.
+ * Makes one self-contained file of each entry, all or none.
+ * @param {string[]} entries
+ * @param {string} outdir
+ */
+async function bundle(entries, outdir) {
+  if (entries.length === 0) return
+  await build({
+    absWorkingDir: root,
+    entryPoints: entries,
+    outdir,
+    bundle: true,
+    minify: true,
+    keepNames: true,
+    format: 'cjs',
+    platform: 'node',
+    target: 'node20',
+    logLevel: 'warning',
+    // Some dependencies ask for the place of their own file; in a bundle that is the bundle.
+    define: { 'import.meta.url': 'bundleUrl' },
+    banner: { js: '#!/usr/bin/env node\nconst bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
+  })
+}
+
+/**
+ * Fills dist/bin. Bundles are moved into place when they are complete: one that is just being started stays whole.
+ * The agent is bundled by itself, so that checks can be tried while it does not compile, and the other way round.
  * @param {string[]} entries
  */
-async function bundle(entries) {
+async function fillBin(entries) {
   const bin = join(root, 'dist/bin')
   const fresh = join(root, 'dist/bin.new')
   rmSync(fresh, { recursive: true, force: true })
+  mkdirSync(fresh, { recursive: true })
   mkdirSync(bin, { recursive: true })
   writeFileSync(join(root, 'dist/package.json'), '{"type":"commonjs"}\n')
-  if (entries.length > 0) {
-    await build({
-      absWorkingDir: root,
-      entryPoints: entries,
-      outdir: fresh,
-      bundle: true,
-      minify: true,
-      keepNames: true,
-      format: 'cjs',
-      platform: 'node',
-      target: 'node20',
-      logLevel: 'warning',
-      // yargs asks for the place of its own file; in a bundle that is the bundle.
-      define: { 'import.meta.url': 'bundleUrl' },
-      banner: { js: '#!/usr/bin/env node\nconst bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
-    })
+  const agent = entries.filter(entry => basename(entry) === 'sensu-kvm-agent.ts')
+  const checks = entries.filter(entry => !agent.includes(entry))
+  const done = await Promise.allSettled([bundle(checks, fresh), bundle(agent, fresh)])
+  for (const file of readdirSync(fresh)) {
+    chmodSync(join(fresh, file), 0o755)
+    renameSync(join(fresh, file), join(bin, basename(file, '.js')))
   }
-  const names = entries.map(entry => entry.replace(/^.*\//, '').replace(/\.ts$/, ''))
-  for (const name of names) renameSync(join(fresh, `${name}.js`), join(bin, name))
+  const names = new Set(entries.map(entry => basename(entry, '.ts')))
   for (const name of readdirSync(bin)) {
-    if (!names.includes(name)) rmSync(join(bin, name))
+    if (!names.has(name)) rmSync(join(bin, name))
   }
   rmSync(fresh, { recursive: true, force: true })
-  return bin
+  // Already printed by the bundler.
+  if (done.some(({ status }) => status === 'rejected')) process.exitCode = 1
 }
 
 // What is wrong is already printed, by file and line; a stack trace of the bundler would bury it.
@@ -128,12 +144,12 @@ for (const folder of sources) {
 }
 
 const generator = join(root, 'build/scripts/generate.js')
-const { generate, markExecutable } = await import(pathToFileURL(generator).href)
+const { generate } = await import(pathToFileURL(generator).href)
 const { problems } = await generate(root)
 const generated = modulesBelow('generated')
 await transpile(generated)
 removeStale('generated', generated)
-markExecutable(await bundle(generated.filter(file => file.startsWith('generated/bin/'))))
+await fillBin(generated.filter(file => file.startsWith('generated/bin/')))
 
 for (const problem of problems) console.error(`build: ${problem}`)
 if (problems.length > 0) process.exitCode = 1

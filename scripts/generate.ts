@@ -1,6 +1,6 @@
 // Makes what follows from the checks: validators, program table, entry files, schemas and shell completion. Called by build.mjs, which has
 // transpiled the checks to build/ before.
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { Ajv } from 'ajv'
@@ -171,9 +171,4 @@ function writeChanged(path: string, text: string): void {
   if (existsSync(path) && readFileSync(path, 'utf8') === text) return
   mkdirSync(dirname(path), { recursive: true })
   writeFileSync(path, text)
-}
-
-/** Makes the bundles executable. */
-export function markExecutable(folder: string): void {
-  for (const name of readdirSync(folder)) chmodSync(join(folder, name), 0o755)
 }

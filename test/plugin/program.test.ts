@@ -152,6 +152,26 @@ t.test('a run that takes too long says in which stage, and closes its connection
   t.match(connecting.output, /while connecting to qemu:\/\/\/system/)
 })
 
+t.test('a host is closed once, though both the deadline and the end of the work ask for it', async t => {
+  let closed = 0
+  let fail: (error: Error) => void = () => undefined
+  const close = async () => {
+    closed += 1
+    fail(new Error('closed'))
+  }
+  const asked = new Promise<never>((_, reject) => {
+    fail = reject
+  })
+  await runCheck(
+    program,
+    ['-t', '20ms'],
+    exampleEnvironment([], { openHost: async () => ({ guests: () => asked, close }) }),
+  )
+  await asked.catch(() => undefined)
+  await new Promise(setImmediate)
+  t.equal(closed, 1)
+})
+
 t.test('a connection that is there only after the deadline is closed again', async t => {
   const { host, closed } = hangingHost()
   let open: (value: typeof host) => void = () => undefined
