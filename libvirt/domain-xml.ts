@@ -1,9 +1,5 @@
-import { LibvirtConnectionError } from './errors.js'
+import { attribute, child, children, decodeEntities, type Element, maximumItems, parseXml, text } from './xml.js'
 
-/** Longer XML of a guest is refused; real ones have 5 to 50 kB. */
-const maximumXmlLength = 1024 * 1024
-/** Elements of one kind that are looked at. */
-const maximumItems = 4096
 /** Images of a backing chain that are followed. */
 const maximumChain = 200
 
@@ -61,39 +57,11 @@ export interface DomainConfig {
   panicDevice: boolean
 }
 
-/** An element as the parser gives it: attributes as `@name`, text as `#text`, children by name. */
-type Element = { readonly [key: string]: unknown }
-
 /**
- * Reads a guest's XML. The XML parser is loaded on first use. Refuses oversized XML, document types and entities other
- * than XML's own five with LibvirtConnectionError `protocol`: libvirt sends none of these.
+ * Reads a guest's XML. Oversized or malformed XML is a LibvirtConnectionError `protocol`, see `parseXml`.
  */
 export async function parseDomainXml(xml: string): Promise<DomainConfig> {
-  if (xml.length > maximumXmlLength) throw malformed(`it is longer than ${maximumXmlLength} characters`)
-  if (/<!(?:DOCTYPE|ENTITY)/i.test(xml)) throw malformed('it contains a document type')
-  const { XMLParser } = await import('fast-xml-parser')
-  const parser = new XMLParser({
-    attributeNamePrefix: '@',
-    ignoreAttributes: false,
-    parseTagValue: false,
-    parseAttributeValue: false,
-    processEntities: false,
-    ignoreDeclaration: true,
-    ignorePiTags: true,
-  })
-  let document: unknown
-  try {
-    document = parser.parse(xml, true)
-  } catch (error) {
-    throw malformed(error instanceof Error ? error.message : String(error), error)
-  }
-  const domain = child(asElement(document), 'domain')
-  if (domain === undefined) throw malformed('it has no <domain>')
-  return readDomain(domain)
-}
-
-function malformed(why: string, cause?: unknown): LibvirtConnectionError {
-  return new LibvirtConnectionError('protocol', `a guest's XML from libvirt cannot be read: ${why}`, cause)
+  return readDomain(await parseXml(xml, "a guest's XML", 'domain'))
 }
 
 function readDomain(domain: Element): DomainConfig {
@@ -220,49 +188,6 @@ function readBalloon(balloon: Element | undefined): DomainConfig['balloon'] {
   if (model === undefined || model === 'none') return undefined
   const period = Number(attribute(child(balloon, 'stats'), 'period') ?? 0)
   return Number.isFinite(period) && period > 0 ? { model, statsPeriodSeconds: period } : { model }
-}
-
-function asElement(value: unknown): Element | undefined {
-  if (value === '') return {}
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : undefined
-}
-
-function children(parent: Element | undefined, name: string): Element[] {
-  const value = parent !== undefined && Object.hasOwn(parent, name) ? parent[name] : undefined
-  const items: unknown[] = Array.isArray(value) ? value.slice(0, maximumItems) : value === undefined ? [] : [value]
-  return items.flatMap(item => {
-    const element = asElement(item)
-    return element === undefined ? [] : [element]
-  })
-}
-
-function child(parent: Element | undefined, name: string): Element | undefined {
-  return children(parent, name)[0]
-}
-
-function attribute(element: Element | undefined, name: string): string | undefined {
-  const value = element?.[`@${name}`]
-  return typeof value === 'string' ? decodeEntities(value) : undefined
-}
-
-/** Text of a child element, with or without attributes. */
-function text(parent: Element | undefined, name: string): string | undefined {
-  const value = parent !== undefined && Object.hasOwn(parent, name) ? parent[name] : undefined
-  const first: unknown = Array.isArray(value) ? value[0] : value
-  const content = typeof first === 'object' && first !== null && '#text' in first ? first['#text'] : first
-  return typeof content === 'string' ? decodeEntities(content) : undefined
-}
-
-const entities: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" }
-
-/** XML's own five entities and character numbers; anything else stays as it is written. */
-function decodeEntities(value: string): string {
-  if (!value.includes('&')) return value
-  return value.replaceAll(/&(#x[0-9a-f]{1,6}|#\d{1,7}|[a-z]+);/gi, (whole, name: string) => {
-    if (!name.startsWith('#')) return entities[name] ?? whole
-    const code = /^#x/i.test(name) ? Number.parseInt(name.slice(2), 16) : Number(name.slice(1))
-    return code <= 0x10_ffff ? String.fromCodePoint(code) : whole
-  })
 }
 
 /** The fields that have a value. */
