@@ -99,7 +99,7 @@ export class Pipeline {
       this.#logger.warn('halting result processing', { result })
       return
     }
-    if (stored.registered) await this.#registerClient(stored.clientText)
+    if (stored.registered) this.#track(() => this.#registerClient(stored.clientText))
     if (stored.event) this.#processStoredEvent(stored.event, composed.check)
   }
 
@@ -119,7 +119,7 @@ export class Pipeline {
     }
     const registered = withOwnSubscription(client)
     const stored = await this.#store.storeClient(registered)
-    if (stored.registered) await this.#registerClient(stringifyJson(registered))
+    if (stored.registered) this.#track(() => this.#registerClient(stringifyJson(registered)))
     if (!stored.accepted) {
       this.#logger.warn('invalid client signature', { client: registered, signature: stored.storedSignature })
       this.#logger.warn('not updating client in the registry', { client: registered })

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { stringifyJson } from '../sensu/json.js'
-import { entriesOf, isInteger, isTruthy } from '../sensu/json-value.js'
+import { isInteger, isTruthy } from '../sensu/json-value.js'
 import type { Json, JsonObject } from '../sensu/types.js'
+import { eventTemplate, jsonText, replaceLoneSurrogates, storedTemplate } from './check-template.js'
 import {
   aggregatePrefix,
   aggregatesKey,
@@ -39,31 +40,16 @@ export interface UnstoredEventInput extends ResultInput {
   clientText: string
 }
 
-/** What the Lua script reads as ARGV[1]; snake_case as its names are read there. */
-interface ScriptOptions {
-  client: string
-  check: string
-  store: boolean
-  now: number
-  id: string
-  status: string
-  executed: string
-  signature: string | null
-  blank_client: string
-  command: string
-  proxy_command: string | null
-  stored_pieces: number
-  aggregates: string[]
-  aggregate_prefix: string
-  silence_prefix: string
-  ttl: boolean
-  plain: boolean
-  metric: boolean
-  auto_resolve: boolean
-  force_resolve: boolean
-  low_flap_threshold: number | null
-  high_flap_threshold: number | null
-}
+/** What the script reads as ARGV[1], named as it is read there. */
+type ScriptOptions = ReturnType<typeof inputOptions> &
+  ReturnType<typeof checkOptions> & {
+    /** False for an event that is only built. */
+    store: boolean
+    /** The client to create when the registry has none, or the client of an event that is only built: JSON. */
+    blank_client: string
+    /** How many texts the first template has. */
+    stored_pieces: number
+  }
 
 /** Version a client has that was created for its results only: the Sensu release whose data model this is. */
 const dataModelVersion = '1.9.0'
@@ -94,57 +80,72 @@ export function aggregateNames(check: JsonObject): string[] {
 }
 
 function scriptCall(input: ResultInput, clientText: string, store: boolean): { keys: string[]; args: string[] } {
-  const { check, client: C } = input
-  const K = String(check['name'])
+  const { check } = input
   const cutsCommand = input.proxyCommand !== undefined
   const output = storedOutput(check)
   const text = jsonText(check)
   const stored = storedTemplate(output === undefined ? check : { ...check, output }, check, text, cutsCommand)
-  const event = eventTemplate(check, text, cutsCommand)
-  const thresholds = flapThresholds(check)
-  const status = String(check['status'])
-  const metric = check['type'] === 'metric'
-  const executed = check['executed']
   const options: ScriptOptions = {
-    client: C,
-    check: K,
     store,
-    now: input.nowSeconds,
-    id: randomUUID(),
-    status,
-    executed: executed === undefined || executed === null ? String(input.nowSeconds) : plainText(executed),
-    signature: input.signature ?? null,
     blank_client: clientText,
-    command: Object.hasOwn(check, 'command') ? jsonText(check['command'] ?? null) : 'null',
-    proxy_command: input.proxyCommand === undefined ? null : jsonText(input.proxyCommand),
     stored_pieces: stored.length,
-    aggregates: aggregateNames(check),
+    ...inputOptions(input),
+    ...checkOptions(input),
+  }
+  return {
+    keys: scriptKeys(input.client, String(check['name'])),
+    args: [replaceLoneSurrogates(JSON.stringify(options)), '0', ...stored, ...eventTemplate(check, text, cutsCommand)],
+  }
+}
+
+function inputOptions({ client, check, signature, proxyCommand, nowSeconds }: ResultInput) {
+  return {
+    client,
+    now: nowSeconds,
+    id: randomUUID(),
+    signature: signature ?? null,
+    command: jsonText(check['command'] ?? null),
+    proxy_command: proxyCommand === undefined ? null : jsonText(proxyCommand),
     aggregate_prefix: aggregatePrefix,
     silence_prefix: silencePrefix,
+  }
+}
+
+function checkOptions({ check, nowSeconds }: ResultInput) {
+  const thresholds = flapThresholds(check)
+  const { low, high } = typeof thresholds === 'object' ? thresholds : { low: null, high: null }
+  const status = String(check['status'])
+  const metric = check['type'] === 'metric'
+  return {
+    check: String(check['name']),
+    status,
+    executed: plainText(check['executed'] ?? nowSeconds),
+    aggregates: aggregateNames(check),
     ttl: isTruthy(check['ttl']),
     plain: status === '0' && !metric && thresholds === 'absent',
     metric,
     auto_resolve: check['auto_resolve'] !== false,
     force_resolve: check['force_resolve'] === true,
-    low_flap_threshold: typeof thresholds === 'object' ? thresholds.low : null,
-    high_flap_threshold: typeof thresholds === 'object' ? thresholds.high : null,
+    low_flap_threshold: low,
+    high_flap_threshold: high,
   }
-  return {
-    keys: [
-      clientsKey,
-      clientKey(C),
-      clientSignatureKey(C),
-      resultsKey(C),
-      resultKey(C, K),
-      historyKey(C, K),
-      lastOkKey(C, K),
-      ttlKey,
-      eventsKey(C),
-      silencedKey,
-      aggregatesKey,
-    ],
-    args: [replaceLoneSurrogates(JSON.stringify(options)), '0', ...stored, ...event],
-  }
+}
+
+/** The keys in the order in which the script counts them. */
+function scriptKeys(client: string, check: string): string[] {
+  return [
+    clientsKey,
+    clientKey(client),
+    clientSignatureKey(client),
+    resultsKey(client),
+    resultKey(client, check),
+    historyKey(client, check),
+    lastOkKey(client, check),
+    ttlKey,
+    eventsKey(client),
+    silencedKey,
+    aggregatesKey,
+  ]
 }
 
 /**
@@ -162,53 +163,6 @@ function blankClient({ client, check, nowSeconds }: ResultInput): string {
   }
   if (isTruthy(check['source'])) blank['type'] = 'proxy'
   return stringifyJson(blank)
-}
-
-type Hole = 'command' | 'history' | 'total_state_change'
-
-function storedTemplate(stored: JsonObject, check: JsonObject, text: string, cutsCommand: boolean): string[] {
-  if (cutsCommand) return template(stored, ['command'])
-  return [stored === check ? text : jsonText(stored)]
-}
-
-function eventTemplate(check: JsonObject, text: string, cutsCommand: boolean): string[] {
-  if (cutsCommand || Object.hasOwn(check, 'history') || Object.hasOwn(check, 'total_state_change')) {
-    return template(
-      check,
-      cutsCommand ? ['command', 'history', 'total_state_change'] : ['history', 'total_state_change'],
-    )
-  }
-  // The usual result: the two attributes follow the others.
-  return [`${text.slice(0, -1)},"history":`, 'history', ',"total_state_change":', 'total_state_change', '}']
-}
-
-/** Cuts the check's JSON at the values of the named attributes; those it does not have are appended in the given order. */
-function template(check: JsonObject, holes: Hole[]): string[] {
-  const pieces: string[] = []
-  let piece = '{'
-  const missing = new Set<string>(holes)
-  const add = (key: string, value: Json | undefined) => {
-    piece += `${piece === '{' || piece.endsWith('{') ? '' : ','}${jsonText(key)}:`
-    if (value === undefined) {
-      pieces.push(piece, key)
-      piece = ''
-    } else piece += jsonText(value)
-  }
-  for (const [key, value] of entriesOf(check)) {
-    add(key, missing.delete(key) ? undefined : value)
-  }
-  for (const key of missing) add(key, undefined)
-  return [...pieces, `${piece}}`]
-}
-
-/** JSON text that Redis' own decoder accepts too: it refuses the escapes of lone surrogates, which are no characters anyway. */
-export function jsonText(value: Json): string {
-  return replaceLoneSurrogates(stringifyJson(value))
-}
-
-function replaceLoneSurrogates(text: string): string {
-  if (!text.includes('\\u')) return text
-  return text.replace(/\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)/g, found => (/^\\u[dD]/.test(found) ? '\\ufffd' : found))
 }
 
 function plainText(value: Json): string {

@@ -44,7 +44,7 @@ local client_text = options.store and redis.call('GET', KEYS[2])
 if client_text then
   local signed = decode(client_text)
   if not signed then return redis.error_reply('ERR the stored client ' .. C .. ' is not a JSON object') end
-  if truthy(signed.signature) and signed.signature ~= '' and signed.signature ~= options.signature then
+  if type(signed.signature) == 'string' and signed.signature ~= '' and signed.signature ~= options.signature then
     return {'refused', 'client', client_text}
   end
 elseif options.store then
