@@ -1,0 +1,79 @@
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { startGuest } from '../scripts/services/guest.js'
+import { buildGuestImage } from '../scripts/services/guest-image.js'
+import { startLibvirtd } from '../scripts/services/libvirtd.js'
+import { cacheDirectory } from '../scripts/services/process.js'
+import { benchBulkStatistics } from './bulk-statistics.js'
+import { benchCheckStart } from './check-start.js'
+import { benchDomainState } from './domain-state.js'
+import { benchInProcessChecks } from './in-process-checks.js'
+import type { Row } from './measure.js'
+import { benchStoredResults } from './store-results.js'
+import { formatTable } from './table.js'
+
+const usage = `npm run bench [-- --json] [--only NAME]
+
+Compares sensu-kvm with what a user would run instead, in one run on this machine, on private services.
+  --json       print the rows as JSON instead of a table
+  --only NAME  run one part: domain-state, bulk-statistics, check-start, in-process-checks, store
+`
+
+interface Bench {
+  root: string
+  socket: string
+  uri: string
+  guest: string
+}
+
+const parts: Readonly<Record<string, (bench: Bench) => Promise<Row[]>>> = {
+  'domain-state': ({ uri, guest }) => benchDomainState(uri, guest),
+  'bulk-statistics': ({ socket }) => benchBulkStatistics(socket),
+  'check-start': ({ root, uri, guest }) => benchCheckStart(root, uri, guest),
+  'in-process-checks': ({ root, uri, guest }) => benchInProcessChecks(root, uri, guest),
+  store: () => benchStoredResults(),
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { json: { type: 'boolean' }, only: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+  })
+  if (values.help) return void process.stdout.write(usage)
+  const names = values.only === undefined ? Object.keys(parts) : [values.only]
+  const unknown = names.find(name => parts[name] === undefined)
+  if (unknown !== undefined) throw new Error(`there is no part "${unknown}"; ${usage}`)
+  const rows = await measure(names)
+  process.stdout.write(values.json ? `${JSON.stringify(rows, undefined, 2)}\n` : formatTable(rows))
+}
+
+async function measure(names: readonly string[]): Promise<Row[]> {
+  progress('starting a private libvirtd and a guest')
+  const image = await buildGuestImage({ cacheDirectory: cacheDirectory() })
+  const libvirtd = await startLibvirtd({ cacheDirectory: cacheDirectory() })
+  try {
+    const guest = await startGuest(libvirtd, { image, name: 'bench' })
+    const bench = {
+      root: fileURLToPath(new URL('../..', import.meta.url)),
+      socket: libvirtd.socket,
+      uri: libvirtd.readOnlyUri ?? libvirtd.uri,
+      guest: guest.name,
+    }
+    const rows: Row[] = []
+    for (const name of names) {
+      progress(name)
+      rows.push(...((await parts[name]?.(bench)) ?? []))
+    }
+    return rows
+  } finally {
+    await libvirtd.stop()
+  }
+}
+
+function progress(text: string): void {
+  process.stderr.write(`bench: ${text}\n`)
+}
+
+main().catch(error => {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`)
+  process.exitCode = 1
+})
