@@ -1,6 +1,6 @@
-import { isObject } from '../sensu/json-value.js'
+import { isObject, isSet } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
-import { isSubdued } from '../sensu/subdue.js'
+import { isInTimeWindows } from '../sensu/time-windows.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { attributesMatch, expressionPaths } from './attributes-match.js'
 import type { NamedHandler } from './resolve-handlers.js'
@@ -84,7 +84,7 @@ function filterRefuses(
 }
 
 function nativeFilterRefuses(filter: JsonObject, event: JsonObject, now: Date): boolean {
-  if (isObject(filter['when']) && !isSubdued(filter['when'], now)) return false
+  if (isSet(filter['when']) && !isInTimeWindows(filter['when'], now)) return false
   const attributes = filter['attributes']
   const matched = attributesMatch(event, isObject(attributes) ? attributes : {})
   return filter['negate'] === true ? matched : !matched

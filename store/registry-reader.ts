@@ -25,13 +25,17 @@ export async function* readClients(redis: Redis): AsyncGenerator<JsonObject> {
 export async function* readResults(redis: Redis): AsyncGenerator<StoredCheckResult> {
   for await (const names of clientSlices(redis)) {
     const checkNames = await Promise.all(names.map(name => redis.smembers(resultsKey(name))))
+    const checkTexts = await Promise.all(
+      names.map((name, index) => readResultTexts(redis, name, checkNames[index] ?? [])),
+    )
     for (const [index, client] of names.entries()) {
-      const checks = checkNames[index] ?? []
-      if (checks.length === 0) continue
-      const texts = await redis.mget(checks.map(check => resultKey(client, check)))
-      yield* texts.flatMap(parsedObject).map(check => ({ client, check }))
+      yield* (checkTexts[index] ?? []).flatMap(parsedObject).map(check => ({ client, check }))
     }
   }
+}
+
+async function readResultTexts(redis: Redis, client: string, checks: string[]): Promise<(string | null)[]> {
+  return checks.length === 0 ? [] : redis.mget(checks.map(check => resultKey(client, check)))
 }
 
 /** All current events of registered clients. */

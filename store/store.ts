@@ -141,19 +141,19 @@ export class Store {
     return result.outcome === 'stored' ? (result.event?.text ?? '') : ''
   }
 
-  /** All registered clients. Order is Redis' own; reads in slices, never with KEYS. Rejects when Redis is away. */
+  /** All registered clients. Order is Redis' own; reads in slices, never with KEYS. Throws when Redis is away. */
   clients(): AsyncGenerator<JsonObject> {
-    return readClients(this.#redis)
+    return readClients(this.#readable())
   }
 
   /** The newest result of every check of every registered client. */
   results(): AsyncGenerator<StoredCheckResult> {
-    return readResults(this.#redis)
+    return readResults(this.#readable())
   }
 
   /** All current events. */
   events(): AsyncGenerator<JsonObject> {
-    return readEvents(this.#redis)
+    return readEvents(this.#readable())
   }
 
   /** Resolves once every write is answered. While Redis is away it does not. */
@@ -169,6 +169,11 @@ export class Store {
     const given = this.#queue.destroy(new Error('the store was closed before Redis took this write'))
     this.#redis.disconnect()
     return given
+  }
+
+  #readable(): Redis {
+    if (!this.connected) throw new Error('the registry cannot be read: Redis is not connected')
+    return this.#redis
   }
 
   async #write(
@@ -208,6 +213,8 @@ export class Store {
       if (!lost && !this.#closed) this.#notices.onLost?.(lastError)
       lost = true
     })
+    // Only with auto_reconnect false: nothing will ever be written again.
+    this.#redis.on('end', () => this.close())
   }
 
   #loadScripts(): void {

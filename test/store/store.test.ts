@@ -203,6 +203,16 @@ t.test('a password is needed, wrong ones are told', async t => {
   t.match(errors, [/WRONGPASS|NOAUTH/])
 })
 
+t.test('with auto_reconnect false a lost connection is final, and said', async t => {
+  const { server } = await startStore(t)
+  const lost = deferred()
+  const store = await Store.connect({ port: server.port, auto_reconnect: false }, { onLost: lost.resolve })
+  await server.kill()
+  await lost.promise
+  await t.rejects(store.storeResult(resultInput(1)), /the store is closed|closed before/)
+  t.throws(() => store.clients(), /Redis is not connected/)
+})
+
 t.test('closing gives up what waits, says how much, and leaves nothing behind', async t => {
   const { server, store } = await startStore(t)
   await server.kill()
@@ -239,11 +249,12 @@ t.test('history and total_state_change that come with a result keep their place 
 t.test('clients, results and events are read back', async t => {
   const { store, redis } = await startStore(t)
   const count = 250
-  for (let i = 0; i < count; i++) {
-    await store.storeClient({ name: `c${i}`, subscriptions: [] })
-    await store.storeResult(resultInput(i % 2, { name: 'a' }, { client: `c${i}` }))
-    await store.storeResult(resultInput(0, { name: 'b' }, { client: `c${i}` }))
-  }
+  const writes = Array.from({ length: count }, (_, i) => [
+    store.storeClient({ name: `c${i}`, subscriptions: [] }),
+    store.storeResult(resultInput(i % 2, { name: 'a' }, { client: `c${i}` })),
+    store.storeResult(resultInput(0, { name: 'b' }, { client: `c${i}` })),
+  ])
+  await Promise.all(writes.flat())
   await redis.sadd('clients', 'ghost')
   await redis.set('result:c0:b', '{broken')
   const clients: JsonObject[] = []
