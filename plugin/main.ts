@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { sendResults } from './agent-socket.js'
+import { FileState } from './file-state.js'
 import { type CheckProgram, type Environment, failure, type RunResult, runCheck } from './program.js'
-import type { StateKeeper } from './state.js'
 
 /** How long an open handle may keep the process alive after its output is written, milliseconds. */
 const lingerMs = 500
@@ -16,27 +16,13 @@ export async function main<Host>(program: CheckProgram<Host>, openHost: Environm
   process.on('uncaughtException', error => finishOnce(failure(program.check.name, error)))
   const result = await runCheck(program, process.argv.slice(2), {
     openHost,
-    state: fileState(process.env),
+    state: new FileState(process.env),
     now: Date.now,
     hostname: hostname(),
     variables: process.env,
     deliver: sendResults,
   })
   finishOnce(result)
-}
-
-/** State in files, whose modules are loaded only by a check that keeps something: they cost a start 4 ms. */
-function fileState(variables: NodeJS.ProcessEnv): StateKeeper {
-  const keeper = async () => {
-    const { FileState } = await import('./file-state.js')
-    return new FileState(variables)
-  }
-  return {
-    open: key => ({
-      read: async () => (await keeper()).open(key).read(),
-      write: async value => (await keeper()).open(key).write(value),
-    }),
-  }
 }
 
 function finish({ output, status }: RunResult): void {

@@ -1,12 +1,4 @@
-import { createRequire } from 'node:module'
-
-const load = createRequire(import.meta.url)
-
-/** SHA-256 in hexadecimal. The module is loaded when first needed: few runs need it, and it costs 3 ms. */
-function sha256(text: string): string {
-  const { createHash }: typeof import('node:crypto') = load('node:crypto')
-  return createHash('sha256').update(text).digest('hex')
-}
+import { createHash } from 'node:crypto'
 
 /** Characters that could move the cursor, hide text or break a line: controls, format characters (bidi, zero width), separators, halves of pairs. */
 const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
@@ -50,7 +42,7 @@ export function safeName(name: string, alphabet: Alphabet = 'name'): string {
   const head = name.length > longestSafeName ? name.slice(0, longestSafeName) : name
   const encoded = head.replace(/_(?=x[0-9A-F]{2})|[^_]/gsu, character => escapeCharacter(character, kept[alphabet]))
   if (head === name && encoded.length <= longestSafeName) return encoded
-  return `${encoded.slice(0, 96)}-${sha256(name).slice(0, 32)}`
+  return `${encoded.slice(0, 96)}-${createHash('sha256').update(name).digest('hex').slice(0, 32)}`
 }
 
 function escapeCharacter(character: string, allowed: RegExp): string {

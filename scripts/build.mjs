@@ -2,6 +2,7 @@
 // `generated/` what follows from the checks, `dist/bin/` one self-contained CommonJS file per executable (CommonJS starts faster than ESM).
 // Nothing is wiped: what is stale goes, the rest is replaced, so that something running from build/ is not pulled from under.
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { basename, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
@@ -46,22 +47,40 @@ function modulesBelow(folder) {
 }
 
 /**
- * Transpiles modules one to one.
+ * Transpiles modules one to one. One that cannot be parsed fails the build, but the others are made all the same.
  * @param {string[]} modules
+ * @returns {Promise<void>}
  */
 async function transpile(modules) {
   if (modules.length === 0) return
-  await build({
-    absWorkingDir: root,
-    entryPoints: modules,
-    outdir: 'build',
-    outbase: '.',
-    format: 'esm',
-    platform: 'node',
-    target: 'node20',
-    sourcemap: 'inline',
-    logLevel: 'warning',
-  })
+  try {
+    await build({
+      absWorkingDir: root,
+      entryPoints: modules,
+      outdir: 'build',
+      outbase: '.',
+      format: 'esm',
+      platform: 'node',
+      target: 'node20',
+      sourcemap: 'inline',
+      logLevel: 'warning',
+    })
+  } catch (error) {
+    const failed = new Set(failures(error).map(({ location }) => location?.file))
+    const others = modules.filter(module => !failed.has(module))
+    if (others.length === modules.length) throw error
+    process.exitCode = 1
+    await transpile(others)
+  }
+}
+
+/**
+ * What the bundler found wrong; it has printed that already, by file and line.
+ * @param {unknown} error
+ * @returns {import('esbuild').Message[]}
+ */
+function failures(error) {
+  return error instanceof Error && 'errors' in error && Array.isArray(error.errors) ? error.errors : []
 }
 
 /**
@@ -74,6 +93,25 @@ function removeStale(folder, modules) {
   for (const file of filesBelow(join('build', folder))) {
     if (!wanted.has(file)) rmSync(join(root, file))
   }
+}
+
+/** Modules of Node that are loaded when they are first used, not at the start: together they cost a check some 8 ms, and it rarely needs them. */
+const lazyModules = ['child_process', 'crypto', 'fs/promises', 'module', 'timers/promises', 'tls']
+
+/** Replaces each of them by an object whose properties load it. @type {import('esbuild').Plugin} */
+const loadLazily = {
+  name: 'load lazily',
+  setup(hooks) {
+    const filter = new RegExp(`^(?:node:)?(?:${lazyModules.join('|')})$`)
+    hooks.onResolve({ filter }, ({ path, namespace }) =>
+      namespace === 'lazy' ? { path, external: true } : { path, namespace: 'lazy' },
+    )
+    hooks.onLoad({ filter, namespace: 'lazy' }, ({ path }) => {
+      const names = JSON.stringify(Object.keys(createRequire(import.meta.url)(path)))
+      const getter = `{ enumerable: true, get: () => require('${path}')[name] }`
+      return { contents: `for (const name of ${names}) Object.defineProperty(exports, name, ${getter})` }
+    })
+  },
 }
 
 /**
@@ -94,6 +132,9 @@ async function bundle(entries, outdir) {
     platform: 'node',
     target: 'node20',
     logLevel: 'warning',
+    plugins: [loadLazily],
+    // Its form for browsers does without the parts that read configuration files.
+    alias: { 'yargs-parser': 'yargs-parser/browser' },
     // Some dependencies ask for the place of their own file; in a bundle that is the bundle.
     define: { 'import.meta.url': 'bundleUrl' },
     banner: { js: '#!/usr/bin/env node\nconst bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
@@ -127,12 +168,6 @@ async function fillBin(entries) {
   // Already printed by the bundler.
   if (done.some(({ status }) => status === 'rejected')) process.exitCode = 1
 }
-
-// What is wrong is already printed, by file and line; a stack trace of the bundler would bury it.
-process.once('uncaughtException', error => {
-  if (!('errors' in error)) console.error(error)
-  process.exitCode = 1
-})
 
 const modules = sources.flatMap(modulesBelow)
 await transpile(modules)
