@@ -146,23 +146,34 @@ t.test('native filters: inclusive, exclusive, several, unknown', async t => {
   t.same(names(await rig.result({ client: 'c3', check: { name: 'f', status: 1, handlers } })), ['hfiltneg', 'hfiltunk'])
 })
 
-t.test('a filter counts only inside its time windows', async t => {
-  const production = { client: { environment: 'production' } }
-  const window = (begin: string, end: string) => ({ days: { all: [{ begin, end }] } })
-  const rig = await startRig(t, {
-    filters: {
-      fwhenin: { when: window('12:00 AM', '11:59:59 PM'), attributes: production },
-      fwhenout: { when: window('12:00:00 AM', '12:00:01 AM'), attributes: production },
-    },
-    handlers: { hfiltin: { filters: ['fwhenin'] }, hfiltout: { filters: ['fwhenout'] } },
-  })
+t.test('native filters with and without time windows, as recorded', async t => {
+  const { input, observed } = fixture('filters-native')
+  const filterOf: { [handler: string]: string } = {
+    hfilt: 'fprod',
+    hfiltneg: 'fneg',
+    hfiltin: 'fwhenin',
+    hfiltout: 'fwhenout',
+    hfiltunk: 'nofilter',
+  }
+  const filters = Object.fromEntries(
+    Object.values(filterOf)
+      .filter(name => at(input, 'filters', name) !== null)
+      .map(name => [name, object(at(input, 'filters', name))]),
+  )
+  const handlers = Object.fromEntries(Object.entries(filterOf).map(([handler, filter]) => [handler, { filter }]))
+  const rig = await startRig(t, { filters, handlers })
   await rig.keepalive(c1)
   await rig.keepalive({ ...c1, name: 'c3', environment: 'dev' })
   const noon = new Date(2026, 10, 22, 12, 0, 0).getTime() / 1000
-  const send = (client: string) =>
-    rig.at(noon).result({ client, check: { name: 'f', status: 1, handlers: ['hfiltin', 'hfiltout'] } })
-  t.same(names(await send('c1')), ['hfiltin', 'hfiltout'])
-  t.same(names(await send('c3')), ['hfiltout'], 'as recorded for the client of another environment')
+  for (const [client, step] of [
+    ['c1', 'c1 value 11 first'],
+    ['c3', 'c3 value 11 limit 20 first'],
+    ['c1', 'c1 value 5 second'],
+  ]) {
+    const result = { client, check: { name: 'fchk', status: 1, handlers: Object.keys(handlers) } }
+    const recorded = list(at(observed, String(step))).map(call => String(at(call, 0)))
+    t.same(names(await rig.at(noon).result(result)), recorded.filter(name => name in filterOf).sort(), step)
+  }
 })
 
 t.test('the built-in filter occurrences, as recorded', async t => {

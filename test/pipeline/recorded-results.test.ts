@@ -159,6 +159,10 @@ t.test('sequences of events, each continuing the one before', async t => {
     ],
     ['keepalive-custom-thresholds', at(fixture('keepalive-custom-thresholds'), 'observed')],
     ['keepalive-signature-client', at(fixture('keepalive-signature-client'), 'observed')],
+    [
+      'keepalive-server-wide-settings',
+      [{ handler: 'default', stdin: at(fixture('keepalive-server-wide-settings'), 'observed', 'event') }],
+    ],
     ['keepalive-unmatched-token', at(fixture('keepalive-unmatched-token'), 'observed')],
     ...Object.entries(object(fixture('event-gallery')['observed'])).map(
       ([name, steps]) =>
@@ -259,6 +263,14 @@ t.test('occurrences and their watermark', async t => {
     const { occurrences_watermark: watermark, action, occurrences, last_state_change, timestamp } = event
     t.same({ status: at(step, 'status'), action, occurrences, watermark, last_state_change, timestamp }, step)
   }
+})
+
+t.test('OK keepalive results are stored like any other', async t => {
+  const rig = await startRig(t)
+  const { observed } = fixture('keepalive-ok-stored-result')
+  const { type: _, ...check } = object(parseJson(eventText(at(observed, 'result:kok:keepalive', 'value'))))
+  for (let i = 0; i < 3; i++) t.same(await rig.result({ client: 'kok', check, signature: '' }), [])
+  t.same(await shownState(rig, observed ?? null), recordedState(observed ?? null))
 })
 
 t.test('a result without `executed` takes the time of its arrival as last_ok', async t => {
