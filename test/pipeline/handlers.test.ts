@@ -172,7 +172,7 @@ t.test('native filters with and without time windows, as recorded', async t => {
   ]) {
     const result = { client, check: { name: 'fchk', status: 1, handlers: Object.keys(handlers) } }
     const recorded = list(at(observed, String(step))).map(call => String(at(call, 0)))
-    t.same(names(await rig.at(noon).result(result)), recorded.filter(name => name in filterOf).sort(), step)
+    t.same(names(await rig.at(noon).result(result)), recorded.filter(name => name in filterOf).sort(), String(step))
   }
 })
 
