@@ -2,8 +2,10 @@ import * as decode from './decode.js'
 import type {
   BlockStatsView,
   CpuStatsView,
+  Domain,
   DomainStats,
   InterfaceStatsView,
+  Params,
   ParamValue,
   StatsGroup,
   VcpuStats,
@@ -42,10 +44,18 @@ interface Field {
   assign: Assign | undefined
 }
 
-/** A DomainStats in the making. */
-interface Building extends DomainStats {
+/** A DomainStats in the making. All fields from the start: objects of one shape are small and quick to fill. */
+interface Building {
+  domain: Domain
   stateCode: number | undefined
   reasonCode: number | undefined
+  cpu: CpuStatsView | undefined
+  balloon: DomainStats['balloon']
+  maximumVcpus: number | undefined
+  vcpus: VcpuStats[]
+  interfaces: InterfaceStatsView[]
+  blocks: BlockStatsView[]
+  raw: Params | undefined
 }
 
 /**
@@ -54,13 +64,16 @@ interface Building extends DomainStats {
 export class DomainStatsDecoder {
   readonly #fields = new NameCache<Field>(name => ({ name, assign: assignment(name) }), 16_384)
 
-  /** Decodes a whole reply, letting the event loop run in between (at most about 4 ms at a stretch). */
-  async decode(reader: XdrReader): Promise<DomainStats[]> {
+  /**
+   * Decodes a whole reply, letting the event loop run in between (at most about 4 ms at a stretch). `raw` keeps every
+   * parameter by its own name too.
+   */
+  async decode(reader: XdrReader, raw = false): Promise<DomainStats[]> {
     const guests: DomainStats[] = []
     const count = reader.count(decode.maximumListItems, decode.minimumDomainBytes + 4)
     let sliceEnd = performance.now() + sliceMs
     for (let index = 0; index < count; index += 1) {
-      guests.push(this.#readGuest(reader))
+      guests.push(this.#readGuest(reader, raw))
       if (index % guestsPerLook === guestsPerLook - 1 && performance.now() >= sliceEnd) {
         await new Promise(resolve => setImmediate(resolve))
         sliceEnd = performance.now() + sliceMs
@@ -70,42 +83,44 @@ export class DomainStatsDecoder {
     return guests
   }
 
-  #readGuest(reader: XdrReader): DomainStats {
-    const domain = decode.readDomain(reader)
-    const names: string[] = []
-    const values: ParamValue[] = []
-    const stats: Building = {
-      domain,
-      names,
-      values,
+  #readGuest(reader: XdrReader, raw: boolean): DomainStats {
+    const building: Building = {
+      domain: decode.readDomain(reader),
+      stateCode: undefined,
+      reasonCode: undefined,
+      cpu: undefined,
+      balloon: undefined,
+      maximumVcpus: undefined,
       vcpus: [],
       interfaces: [],
       blocks: [],
-      stateCode: undefined,
-      reasonCode: undefined,
+      raw: raw ? new Map() : undefined,
     }
     const count = reader.count(maximumParams, decode.minimumParamBytes)
     for (let index = 0; index < count; index += 1) {
       const field = reader.cached(this.#fields)
       const value = decode.readParamValue(reader)
-      names.push(field.name)
-      values.push(value)
-      field.assign?.(stats, value)
+      building.raw?.set(field.name, value)
+      field.assign?.(building, value)
     }
-    return finishGuest(stats)
+    return finishGuest(building)
   }
 }
 
 function finishGuest(building: Building): DomainStats {
-  const { stateCode, reasonCode, vcpus, interfaces, blocks, ...stats } = building
-  const result: DomainStats = {
-    ...stats,
-    vcpus: compact(vcpus),
-    interfaces: compact(interfaces),
-    blocks: compact(blocks),
+  const { stateCode, cpu, balloon, maximumVcpus, raw } = building
+  const stats: DomainStats = {
+    domain: building.domain,
+    vcpus: compact(building.vcpus),
+    interfaces: compact(building.interfaces),
+    blocks: compact(building.blocks),
   }
-  if (stateCode !== undefined) result.state = decode.domainState(stateCode, reasonCode ?? 0)
-  return result
+  if (stateCode !== undefined) stats.state = decode.domainState(stateCode, building.reasonCode ?? 0)
+  if (cpu !== undefined) stats.cpu = cpu
+  if (balloon !== undefined) stats.balloon = balloon
+  if (maximumVcpus !== undefined) stats.maximumVcpus = maximumVcpus
+  if (raw !== undefined) stats.raw = raw
+  return stats
 }
 
 /** Leaves out places that were never filled (offline vCPUs are sent with gaps). */
@@ -185,6 +200,11 @@ const blockFields: Readonly<Record<string, NumericKeys<BlockStatsView>>> = {
   threshold: 'thresholdBytes',
 }
 
+/** A table's own entry: a name like `constructor` has none. */
+function own<T>(table: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(table, name) ? table[name] : undefined
+}
+
 /** What a parameter of that name does to the typed view; undefined when the view has no place for it. */
 function assignment(name: string): Assign | undefined {
   if (name === 'state.state')
@@ -196,9 +216,9 @@ function assignment(name: string): Assign | undefined {
       stats.reasonCode = numeric(value)
     }
   if (name === 'vcpu.maximum') return assignMaximumVcpus
-  const cpu = cpuFields[name]
+  const cpu = own(cpuFields, name)
   if (cpu !== undefined) return cpuAssignment(cpu)
-  const balloon = balloonFields[name]
+  const balloon = own(balloonFields, name)
   if (balloon !== undefined) return balloonAssignment(...balloon)
   return indexedAssignment(name)
 }
@@ -210,7 +230,7 @@ function assignMaximumVcpus(stats: Building, value: ParamValue): void {
 
 function cpuAssignment(field: keyof CpuStatsView): Assign {
   return (stats, value) => {
-    stats.cpu ??= {}
+    stats.cpu ??= newCpu()
     const number = numeric(value)
     if (number !== undefined) stats.cpu[field] = number
   }
@@ -218,7 +238,7 @@ function cpuAssignment(field: keyof CpuStatsView): Assign {
 
 function balloonAssignment(field: BalloonField, factor: number): Assign {
   return (stats, value) => {
-    stats.balloon ??= {}
+    stats.balloon ??= newBalloon()
     const number = numeric(value)
     if (number !== undefined) stats.balloon[field] = number * factor
   }
@@ -246,7 +266,7 @@ function vcpuAssignment(index: number, field: string): Assign | undefined {
       place(stats.vcpus, index, newVcpu).halted = value === true
     }
   }
-  const key = vcpuFields[field]
+  const key = own(vcpuFields, field)
   return key === undefined
     ? undefined
     : (stats, value) => setNumber(place(stats.vcpus, index, newVcpu), key, numeric(value))
@@ -258,7 +278,7 @@ function interfaceAssignment(index: number, field: string): Assign | undefined {
       place(stats.interfaces, index, newInterface).name = String(value)
     }
   }
-  const key = interfaceFields[field]
+  const key = own(interfaceFields, field)
   return key === undefined
     ? undefined
     : (stats, value) => setNumber(place(stats.interfaces, index, newInterface), key, numeric(value))
@@ -273,7 +293,7 @@ function blockAssignment(index: number, field: string): Assign | undefined {
     return (stats, value) => {
       place(stats.blocks, index, newBlock).path = String(value)
     }
-  const key = blockFields[field]
+  const key = own(blockFields, field)
   return key === undefined
     ? undefined
     : (stats, value) => setNumber(place(stats.blocks, index, newBlock), key, numeric(value))
@@ -283,9 +303,73 @@ function setNumber<Key extends string>(target: { [K in Key]?: number }, key: Key
   if (value !== undefined) target[key] = value
 }
 
-const newVcpu = (index: number): VcpuStats => ({ number: index, state: 'unknown' })
-const newInterface = (): InterfaceStatsView => ({ name: '' })
-const newBlock = (): BlockStatsView => ({ name: '' })
+function newCpu(): CpuStatsView {
+  return {
+    timeNs: undefined,
+    userNs: undefined,
+    systemNs: undefined,
+    haltpollSuccessNs: undefined,
+    haltpollFailNs: undefined,
+  }
+}
+
+function newBalloon(): NonNullable<DomainStats['balloon']> {
+  return {
+    balloonBytes: undefined,
+    maximumBytes: undefined,
+    swapInBytes: undefined,
+    swapOutBytes: undefined,
+    majorFaults: undefined,
+    minorFaults: undefined,
+    unusedBytes: undefined,
+    availableBytes: undefined,
+    usableBytes: undefined,
+    lastUpdateSeconds: undefined,
+    diskCachesBytes: undefined,
+    hugepageAllocations: undefined,
+    hugepageFailures: undefined,
+    rssBytes: undefined,
+  }
+}
+
+function newVcpu(number: number): VcpuStats {
+  return { number, state: 'unknown', timeNs: undefined, waitNs: undefined, delayNs: undefined, halted: undefined }
+}
+
+function newInterface(): InterfaceStatsView {
+  return {
+    name: '',
+    receivedBytes: undefined,
+    receivedPackets: undefined,
+    receivedErrors: undefined,
+    receivedDrops: undefined,
+    sentBytes: undefined,
+    sentPackets: undefined,
+    sentErrors: undefined,
+    sentDrops: undefined,
+  }
+}
+
+function newBlock(): BlockStatsView {
+  return {
+    name: '',
+    path: undefined,
+    backingIndex: undefined,
+    readOps: undefined,
+    readBytes: undefined,
+    readTimeNs: undefined,
+    writeOps: undefined,
+    writeBytes: undefined,
+    writeTimeNs: undefined,
+    flushOps: undefined,
+    flushTimeNs: undefined,
+    errors: undefined,
+    allocationBytes: undefined,
+    capacityBytes: undefined,
+    physicalBytes: undefined,
+    thresholdBytes: undefined,
+  }
+}
 
 /** The item at a place, made when missing; skipped places hold undefined. */
 function place<T>(items: (T | undefined)[], index: number, make: (index: number) => T): T {
@@ -295,10 +379,4 @@ function place<T>(items: (T | undefined)[], index: number, make: (index: number)
   const made = make(index)
   items[index] = made
   return made
-}
-
-/** One raw value of a guest by libvirt's name for it; undefined when it was not sent. */
-export function statsParam(stats: Pick<DomainStats, 'names' | 'values'>, name: string): ParamValue | undefined {
-  const index = stats.names.indexOf(name)
-  return index < 0 ? undefined : stats.values[index]
 }

@@ -41,6 +41,8 @@ export interface DomainStatsOptions extends CallOptions {
   active?: boolean
   /** Include every image of a disk's backing chain. */
   backing?: boolean
+  /** Keep every parameter by libvirt's own name as well (`raw`). */
+  raw?: boolean
 }
 
 /** What a Host says about its events, besides the events themselves. */
@@ -113,7 +115,7 @@ export class Host extends Calls implements AsyncDisposable {
     return sampleDomainStats(
       {
         bulk: call => this.#connection('bulk', 'read').call(call),
-        decode: reader => this.#decoder.decode(reader),
+        decode: reader => this.#decoder.decode(reader, options.raw),
         activeDomains: callOptions => this.domains({ active: true }, callOptions),
         controlInfo: (domain, callOptions) => this.domainControlInfo(domain, callOptions),
         isSuspect: domain => this.#breaker.isSuspect(domain, 'monitor'),

@@ -346,7 +346,7 @@ export interface CpuStatsView {
   haltpollFailNs?: number
 }
 
-/** Statistics of one guest out of a bulk call, as a typed view; a group that was not sent is absent. */
+/** Statistics of one guest out of a bulk call, as a typed view; what was not sent is absent or undefined. */
 export interface DomainStats {
   domain: Domain
   state?: DomainState
@@ -358,9 +358,8 @@ export interface DomainStats {
   maximumVcpus?: number
   interfaces: InterfaceStatsView[]
   blocks: BlockStatsView[]
-  /** libvirt's own names, in the order they were sent; `values` holds the value of the name at the same place. */
-  names: string[]
-  values: ParamValue[]
+  /** Everything that was sent, by libvirt's own names and exact; only when asked for with `raw`. */
+  raw?: Params
   /** Set when QEMU's monitor did not take part, so that groups are missing. */
   monitor?: MonitorTrouble
 }

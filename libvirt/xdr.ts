@@ -236,7 +236,8 @@ export class XdrWriter {
   }
 
   i32(value: number): this {
-    this.#buffer.writeInt32BE(value, this.#grow(4))
+    const start = this.#grow(4)
+    this.#buffer.writeInt32BE(value, start)
     return this
   }
 
