@@ -1,5 +1,7 @@
+import { deepMerge } from '../sensu/deep-merge.js'
+import { isObject } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
-import type { JsonObject, Settings } from '../sensu/types.js'
+import type { Settings } from '../sensu/types.js'
 import { type Transport, TransportError } from '../transport/transport.js'
 import type { Executions } from './executions.js'
 import type { Keepalives } from './keepalives.js'
@@ -139,16 +141,10 @@ export class Agent {
   #deregister(): void {
     const { deregister, deregistration } = this.#parts.settings.client
     if (deregister !== true) return
+    const base = { handler: 'deregistration', status: 1 }
+    const check = isObject(deregistration) ? deepMerge(base, deregistration) : base
     const now = Math.floor(Date.now() / 1000)
-    const check: JsonObject = {
-      handler: 'deregistration',
-      status: 1,
-      ...deregistration,
-      name: 'deregistration',
-      output: 'client initiated deregistration',
-      issued: now,
-      executed: now,
-    }
-    this.#parts.results.publish(check)
+    const essential = { name: 'deregistration', output: 'client initiated deregistration', issued: now, executed: now }
+    this.#parts.results.publish({ ...check, ...essential })
   }
 }

@@ -2,9 +2,9 @@ import { Pipeline } from '../pipeline/pipeline.js'
 import { defaultHttpSocket, defaultSocket, sensuVersion } from '../sensu/defaults.js'
 import { encodeJson } from '../sensu/json.js'
 import type { Logger } from '../sensu/log.js'
-import { redact } from '../sensu/redact.js'
+import { redact, redactUrl } from '../sensu/redact.js'
 import { Spawner } from '../sensu/spawn.js'
-import type { ClientDefinition, JsonObject, Settings, SocketSettings } from '../sensu/types.js'
+import type { ClientDefinition, Json, JsonObject, Settings, SocketSettings } from '../sensu/types.js'
 import { Store } from '../store/store.js'
 import { createTransport } from '../transport/create.js'
 import type { Transport } from '../transport/transport.js'
@@ -53,7 +53,6 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   const settings = withSocketDefaults(input.settings)
   const { client, checks, sensu } = settings
   const { limit } = sensu.spawn
-  log.info('configuring sensu spawn', { settings: sensu.spawn })
   const transport = createTransport(settings, log)
   log.debug('connecting to transport', transportData(settings))
   const spawner = new Spawner({ limit, env: { ...environment } })
@@ -151,7 +150,10 @@ function defined({ bind, port }: SocketSettings): { bind?: string; port?: number
   return { ...(bind != null && { bind }), ...(port != null && { port }) }
 }
 
+/** For the log: without passwords, also those inside URLs. */
 function transportData(settings: Settings): JsonObject {
   const { name } = settings.transport
-  return redact({ name, settings: settings[name] ?? null })
+  const withoutSecret = (entry: Json) => (typeof entry === 'string' ? redactUrl(entry) : redact(entry))
+  const value = settings[name] ?? null
+  return { name, settings: Array.isArray(value) ? value.map(withoutSecret) : withoutSecret(value) }
 }

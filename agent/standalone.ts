@@ -58,7 +58,7 @@ export class StandaloneChecks {
   #execute(name: string, check: JsonObject): void {
     const { executions, log } = this.#options
     const due: JsonObject = { ...check, name }
-    if (isTruthy(check['subdue']) && isSubdued(check['subdue'], new Date())) {
+    if (isSubdued(check['subdue'], new Date())) {
       log.info('check execution was subdued', { check: due })
       return
     }

@@ -1,6 +1,5 @@
-import { type Channel, connect } from 'amqplib'
+import { type Channel, type ConsumeMessage, connect } from 'amqplib'
 import type { Test } from 'tap'
-import type { Rabbitmq } from '../../scripts/services/rabbitmq.js'
 
 /** A message as it arrived. */
 export interface Received {
@@ -18,8 +17,8 @@ export class ServerSide {
   readonly #channel: Channel
   #waiting: (() => void)[] = []
 
-  static async open(t: Test, broker: Rabbitmq): Promise<ServerSide> {
-    const connection = await connect(broker.url())
+  static async open(t: Test, url: string): Promise<ServerSide> {
+    const connection = await connect(url)
     connection.on('error', () => {})
     t.teardown(() => connection.close().catch(() => {}))
     const channel = await connection.createChannel()
@@ -69,7 +68,7 @@ export class ServerSide {
     await this.#channel.assertExchange(exchange, 'direct', { durable: false, autoDelete: false })
     const { queue } = await this.#channel.assertQueue('', { exclusive: true, durable: false })
     await this.#channel.bindQueue(queue, exchange, '')
-    const onMessage = (message: import('amqplib').ConsumeMessage | null) => {
+    const onMessage = (message: ConsumeMessage | null) => {
       if (!message) return
       const { content, properties, fields } = message
       into.push({ text: content.toString(), atMs: Date.now(), properties, routingKey: fields.routingKey })

@@ -1,0 +1,151 @@
+import { writeFileSync } from 'node:fs'
+import type { Host } from '../libvirt/host.js'
+import type { CheckProgram } from '../plugin/program.js'
+import { parseServiceArguments, type ServiceOptions } from '../sensu/command-line.js'
+import { Logger } from '../sensu/log.js'
+import { printSettings, reportValidity, writeLoadedFiles } from '../sensu/settings.js'
+import type { Settings } from '../sensu/types.js'
+import { type AssembledAgent, assembleAgent } from './assemble.js'
+import { loadConfiguration } from './configuration.js'
+import { logExtensions } from './extensions.js'
+import type { AgentSettings } from './settings.js'
+
+/** Exit statuses of Sensu 1.9's client. */
+const FAILED = 1
+const BAD_CONFIGURATION = 2
+
+/** What the process needs to run once its configuration is known to be right. */
+interface Running {
+  settings: Settings
+  own: AgentSettings
+  log: Logger
+  programs: readonly CheckProgram<Host>[]
+  environment: NodeJS.ProcessEnv
+}
+
+/**
+ * Runs the agent with a command line (without the program's name) and the checks it can run inside itself. Never rejects: every failure is
+ * told and leaves its exit status.
+ */
+export async function main(argv: readonly string[], programs: readonly CheckProgram<Host>[]): Promise<void> {
+  const commandLine = parseServiceArguments(argv, { program: 'sensu-kvm-agent' })
+  if (commandLine.kind === 'exit') {
+    process.stdout.write(commandLine.stdout)
+    process.stderr.write(commandLine.stderr)
+    process.exitCode = commandLine.status
+    return
+  }
+  const { options } = commandLine
+  const log = new Logger({ level: options.logLevel ?? 'info', file: options.logFile })
+  installSignals(log)
+  try {
+    process.exitCode = await configureAndRun(options, log, programs)
+  } catch (error) {
+    // Sensu ends with a stack trace and status 1 here; one line says the same
+    log.fatal(error instanceof Error ? error.message : String(error))
+    log.fatal('SENSU NOT RUNNING!')
+    process.exitCode = FAILED
+  }
+}
+
+/** Signals that do not stop the agent in order. */
+function installSignals(log: Logger): void {
+  process.on('SIGTRAP', () => log.toggleDebug())
+  process.on('SIGUSR2', () => log.reopen())
+  // Node would open its debugger's port; without a listener the signal ends the process, as it does Sensu's
+  process.on('SIGUSR1', () => {
+    process.removeAllListeners('SIGUSR1')
+    process.kill(process.pid, 'SIGUSR1')
+  })
+}
+
+/** Returns the exit status. */
+async function configureAndRun(
+  options: ServiceOptions,
+  log: Logger,
+  programs: readonly CheckProgram<Host>[],
+): Promise<number> {
+  const { settings, own, notices, errors, loadedFiles } = loadConfiguration(options, process.env)
+  if (options.validateConfig) {
+    const { text, status } = reportValidity(errors)
+    process.stdout.write(text)
+    return status
+  }
+  for (const notice of notices) log.log(notice)
+  for (const { message, ...data } of errors) log.fatal(message, data)
+  if (options.printConfig) {
+    log.warn('outputting compiled configuration and exiting')
+    process.stdout.write(printSettings(settings))
+    return errors.length > 0 ? BAD_CONFIGURATION : 0
+  }
+  if (errors.length > 0) {
+    log.fatal('SENSU NOT RUNNING!')
+    return BAD_CONFIGURATION
+  }
+  const environment = commandEnvironment(own, writeLoadedFiles('client', loadedFiles, process.env))
+  logExtensions(options.extensionDirectory, settings, log)
+  log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
+  if (options.pidFile !== undefined && !writePidFile(options.pidFile, log)) return BAD_CONFIGURATION
+  await run({ settings, own, log, programs, environment })
+  return 0
+}
+
+/** What commands, and checks inside this process, find in their environment. */
+function commandEnvironment(own: AgentSettings, loadedFilesPath: string): NodeJS.ProcessEnv {
+  const uri = own['libvirt.uri']
+  return {
+    ...process.env,
+    SENSU_LOADED_TEMPFILE: loadedFilesPath,
+    ...(uri !== '' && { LIBVIRT_DEFAULT_URI: uri }),
+  }
+}
+
+function writePidFile(file: string, log: Logger): boolean {
+  try {
+    writeFileSync(file, `${process.pid}\n`)
+    return true
+  } catch {
+    log.fatal('could not write to pid file', { pid_file: file })
+    log.fatal('SENSU NOT RUNNING!')
+    return false
+  }
+}
+
+/** Works until a signal, or a transport error that ends everything. Rejects when the agent cannot start. */
+async function run({ settings, own, log, programs, environment }: Running): Promise<void> {
+  let stop: () => void = () => {}
+  const stopped = new Promise<void>(resolve => {
+    stop = resolve
+  })
+  const assembled = await assembleAgent({
+    settings,
+    own,
+    log,
+    environment,
+    programs: new Map(programs.map(program => [program.check.name, program])),
+    startedSeconds: Math.floor(Date.now() / 1000 - process.uptime()),
+    onFatal: stop,
+  })
+  const onSignal = (signal: NodeJS.Signals) => {
+    log.warn('received signal', { signal: signal.slice('SIG'.length) })
+    stop()
+  }
+  process.on('SIGTERM', onSignal)
+  process.on('SIGINT', onSignal)
+  await workUntil(stopped, assembled)
+}
+
+async function workUntil(stopped: Promise<void>, { agent, release }: AssembledAgent): Promise<void> {
+  const failed = agent.start().then(
+    () => new Promise<never>(() => {}),
+    (error: unknown) => {
+      throw error
+    },
+  )
+  try {
+    await Promise.race([stopped, failed])
+  } finally {
+    await agent.stop()
+    await release()
+  }
+}
