@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import type { GuestImage } from './guest-image.js'
-import type { Libvirtd } from './libvirtd.js'
+import type { LibvirtdAccess } from './libvirtd.js'
 import { waitUntil } from './process.js'
 
 /** What a guest is made of. */
@@ -76,7 +76,7 @@ const stateTimeoutMs = 30_000
 const agentTimeoutSeconds = 10
 
 /** Defines a guest and, by default, starts it; returns when its agent answers (4 to 12 s without hardware KVM). */
-export async function startGuest(libvirtd: Libvirtd, options: GuestOptions): Promise<Guest> {
+export async function startGuest(libvirtd: LibvirtdAccess, options: GuestOptions): Promise<Guest> {
   const guest = new PrivateGuest(libvirtd, options)
   try {
     await guest.define()
@@ -86,6 +86,11 @@ export async function startGuest(libvirtd: Libvirtd, options: GuestOptions): Pro
     await guest.stop().catch(() => {}) // the first error tells more
     throw error
   }
+}
+
+/** Gives access to a guest that this or another process started in that libvirtd. */
+export function accessGuest(libvirtd: LibvirtdAccess, options: GuestOptions, uuid: string): Guest {
+  return new PrivateGuest(libvirtd, options, uuid)
 }
 
 /** Whether QEMU can use hardware virtualisation here. /dev/kvm alone does not say so: nested software KVM has it too. */
@@ -101,14 +106,15 @@ export function hasHardwareKvm(): boolean {
 
 class PrivateGuest implements Guest {
   readonly name: string
-  readonly #libvirtd: Libvirtd
+  readonly #libvirtd: LibvirtdAccess
   readonly #options: GuestOptions
   readonly #folder: string
-  #uuid = ''
+  #uuid: string
 
-  constructor(libvirtd: Libvirtd, options: GuestOptions) {
+  constructor(libvirtd: LibvirtdAccess, options: GuestOptions, uuid = '') {
     if (!/^[\w.-]+$/.test(options.name)) throw new Error(`a test guest's name needs plain letters: ${options.name}`)
     this.name = options.name
+    this.#uuid = uuid
     this.#libvirtd = libvirtd
     this.#options = options
     this.#folder = join(libvirtd.directory, 'guests', options.name)
@@ -233,18 +239,21 @@ class PrivateGuest implements Guest {
   }
 
   async stopAgent(seconds: number): Promise<void> {
-    await this.execute(
-      `(sleep 0.2; kill -STOP $(pidof qemu-ga); sleep ${seconds}; kill -CONT $(pidof qemu-ga)) >/dev/null 2>&1 &`,
-    )
+    await this.#leaveInside(`kill -STOP $(pidof qemu-ga); sleep ${seconds}; kill -CONT $(pidof qemu-ga)`)
     await this.#agentIs('silent', () => this.#agentAnswers().then(answers => (answers ? undefined : true)))
   }
 
   async endAgent(): Promise<void> {
-    await this.execute('touch /tmp/no-agent; (sleep 0.2; kill -9 $(pidof qemu-ga)) >/dev/null 2>&1 &')
+    await this.#leaveInside('touch /tmp/no-agent; kill -9 $(pidof qemu-ga)')
     const state = `name='org.qemu.guest_agent.0' state='disconnected'`
-    await this.#agentIs('disconnected', () =>
-      this.#virsh('dumpxml', this.name).then(xml => xml.includes(state) || undefined),
-    )
+    const probe = () => this.#virsh('dumpxml', this.name).then(xml => xml.includes(state) || undefined)
+    await this.#agentIs('disconnected', probe)
+  }
+
+  /** Starts commands inside that take the agent's answer away from us, perhaps before it is sent. */
+  async #leaveInside(commands: string): Promise<void> {
+    const parameters = { path: '/bin/sh', arg: ['-c', `(sleep 0.1; ${commands}) >/dev/null 2>&1 &`] }
+    await this.agent('guest-exec', parameters).catch(() => {})
   }
 
   async #agentIs(state: string, probe: () => Promise<true | undefined>): Promise<void> {
@@ -273,6 +282,7 @@ class PrivateGuest implements Guest {
   }
 
   async stop(): Promise<void> {
+    if (!existsSync(this.#libvirtd.socket)) return // it went with its libvirtd
     if (this.pid() !== undefined) {
       this.signal('SIGCONT')
       await this.destroy()

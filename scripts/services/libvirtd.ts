@@ -41,25 +41,35 @@ export interface LibvirtdOptions {
   qemuSettings?: readonly string[]
 }
 
-/** A private libvirtd with the QEMU driver (and the test driver); its guests are only its own. */
-export interface Libvirtd {
+/** Where a private libvirtd is: enough to use it from another process. Plain data. */
+export interface LibvirtdAddress {
+  readonly directory: string
+  readonly session: boolean
+  /** The process that holds its mount namespace. */
+  readonly keeperPid: number
+}
+
+/** A private libvirtd as its users see it, perhaps in another process than the one that started it. */
+export interface LibvirtdAccess extends LibvirtdAddress {
   /** `qemu+unix:///system?socket=…` (or `session`), read-write. */
   readonly uri: string
   /** The same over the read-only socket; undefined for a session daemon, which has none. */
   readonly readOnlyUri: string | undefined
   readonly socket: string
   readonly readOnlySocket: string | undefined
-  readonly session: boolean
-  readonly tls: { readonly port: number; readonly certificates: Certificates } | undefined
-  readonly directory: string
-  /** The daemon's process id; undefined while it does not run. */
-  pid(): number | undefined
   /** Everything that runs in its mount namespace, so also every QEMU it started, but not its keeper. */
   processes(): number[]
   /** Runs virsh on its read-write socket. */
   virsh(...args: string[]): Promise<CommandOutput>
   /** Runs a program in its mount namespace, e.g. to mount something only its guests see. */
   runInside(command: string, args: readonly string[], options?: RunOptions): Promise<CommandOutput>
+}
+
+/** A private libvirtd with the QEMU driver (and the test driver); its guests are only its own. */
+export interface Libvirtd extends LibvirtdAccess {
+  readonly tls: { readonly port: number; readonly certificates: Certificates } | undefined
+  /** The daemon's process id; undefined while it does not run. */
+  pid(): number | undefined
   /** SIGSTOP: it accepts connections and never answers. */
   pause(): void
   /** SIGCONT. */
@@ -115,13 +125,57 @@ export async function startLibvirtd(options: LibvirtdOptions = {}): Promise<Libv
   }
 }
 
-class Daemon implements Libvirtd {
+/** Gives access to a private libvirtd that this or another process started. */
+export function accessLibvirtd(address: LibvirtdAddress): LibvirtdAccess {
+  return new Access(address)
+}
+
+class Access implements LibvirtdAccess {
+  readonly directory: string
+  readonly session: boolean
+  readonly keeperPid: number
   readonly uri: string
   readonly readOnlyUri: string | undefined
   readonly socket: string
   readonly readOnlySocket: string | undefined
-  readonly session: boolean
-  readonly directory: string
+
+  constructor({ directory, session, keeperPid }: LibvirtdAddress) {
+    this.directory = directory
+    this.session = session
+    this.keeperPid = keeperPid
+    this.socket = join(directory, session ? 'run/libvirt/libvirt-sock' : 'sock/libvirt-sock')
+    this.readOnlySocket = session ? undefined : `${this.socket}-ro`
+    const path = session ? 'session' : 'system'
+    this.uri = `qemu+unix:///${path}?socket=${this.socket}`
+    this.readOnlyUri = this.readOnlySocket && `qemu+unix:///${path}?socket=${this.readOnlySocket}`
+  }
+
+  processes(): number[] {
+    const namespace = mountNamespace(this.keeperPid)
+    if (namespace === undefined) return []
+    return readdirSync('/proc')
+      .filter(name => /^\d+$/.test(name))
+      .map(Number)
+      .filter(pid => pid !== this.keeperPid && mountNamespace(pid) === namespace)
+  }
+
+  virsh(...args: string[]): Promise<CommandOutput> {
+    const env = { ...process.env, LC_ALL: 'C.UTF-8' }
+    return run('virsh', ['--quiet', '--connect', this.uri, ...args], { env, timeoutMs: virshTimeoutMs })
+  }
+
+  runInside(command: string, args: readonly string[], options: RunOptions = {}): Promise<CommandOutput> {
+    return run('nsenter', [...this.enterArguments(), command, ...args], options)
+  }
+
+  /** Arguments that make nsenter enter the keeper's namespaces. */
+  protected enterArguments(): string[] {
+    const user = this.session ? ['--user', '--preserve-credentials'] : []
+    return ['--target', String(this.keeperPid), ...user, '--mount', '--']
+  }
+}
+
+class Daemon extends Access implements Libvirtd {
   tls: Libvirtd['tls']
   readonly #watchdog: Watchdog
   readonly #environment: NodeJS.ProcessEnv
@@ -129,15 +183,9 @@ class Daemon implements Libvirtd {
   #server: ManagedProcess | undefined
 
   constructor(directory: string, session: boolean, watchdog: Watchdog, environment: NodeJS.ProcessEnv) {
-    this.directory = directory
-    this.session = session
+    super({ directory, session, keeperPid: watchdog.pid })
     this.#watchdog = watchdog
     this.#environment = environment
-    this.socket = join(directory, session ? 'run/libvirt/libvirt-sock' : 'sock/libvirt-sock')
-    this.readOnlySocket = session ? undefined : `${this.socket}-ro`
-    const path = session ? 'session' : 'system'
-    this.uri = `qemu+unix:///${path}?socket=${this.socket}`
-    this.readOnlyUri = this.readOnlySocket && `qemu+unix:///${path}?socket=${this.readOnlySocket}`
   }
 
   /** Writes the configuration files and brings what is known about QEMU from the cache. */
@@ -171,7 +219,7 @@ class Daemon implements Libvirtd {
     const server = await startProcess({
       name: 'libvirtd',
       command: 'nsenter',
-      args: [...this.#enter(), 'libvirtd', '--config', configuration, '--pid-file', pidFile, ...listen],
+      args: [...this.enterArguments(), 'libvirtd', '--config', configuration, '--pid-file', pidFile, ...listen],
       env: this.#environment,
       logFile: join(this.directory, 'libvirtd.log'),
     })
@@ -181,12 +229,6 @@ class Daemon implements Libvirtd {
     await waitUntil('libvirtd listens', () => existsSync(this.socket) || undefined, limits)
     await waitUntil('libvirtd answers', () => this.virsh('capabilities'), limits)
     this.#keepCapabilities()
-  }
-
-  /** Arguments that make nsenter enter the keeper's namespaces. */
-  #enter(): string[] {
-    const user = this.session ? ['--user', '--preserve-credentials'] : []
-    return ['--target', String(this.#watchdog.pid), ...user, '--mount', '--']
   }
 
   /** Puts what this daemon found out about QEMU into the cache, unless another one did so already. */
@@ -205,24 +247,6 @@ class Daemon implements Libvirtd {
 
   pid(): number | undefined {
     return this.#server?.status === undefined ? this.#server?.pid : undefined
-  }
-
-  processes(): number[] {
-    const namespace = mountNamespace(this.#watchdog.pid)
-    if (namespace === undefined) return []
-    return readdirSync('/proc')
-      .filter(name => /^\d+$/.test(name))
-      .map(Number)
-      .filter(pid => pid !== this.#watchdog.pid && mountNamespace(pid) === namespace)
-  }
-
-  virsh(...args: string[]): Promise<CommandOutput> {
-    const env = { ...process.env, LC_ALL: 'C.UTF-8' }
-    return run('virsh', ['--quiet', '--connect', this.uri, ...args], { env, timeoutMs: virshTimeoutMs })
-  }
-
-  runInside(command: string, args: readonly string[], options: RunOptions = {}): Promise<CommandOutput> {
-    return run('nsenter', [...this.#enter(), command, ...args], { env: this.#environment, ...options })
   }
 
   pause(): void {

@@ -1,10 +1,11 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdtempSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 
 /** What a command that was run to its end printed. */
 export interface CommandOutput {
@@ -244,4 +245,20 @@ export function makeTemporaryDirectory(): string {
   const base = tmpdir()
   const usable = base.length <= 20 && !base.startsWith('/run') && !base.startsWith('/var/run') && !/\s/.test(base)
   return mkdtempSync(join(usable ? base : '/tmp', 'sk-'))
+}
+
+/** Where expensive things are kept from one run to the next: `$XDG_CACHE_HOME/sensu-kvm`, else `.cache` in the project. */
+export function cacheDirectory(): string {
+  const base = process.env['XDG_CACHE_HOME']
+  return base ? join(base, 'sensu-kvm') : join(projectDirectory(), '.cache')
+}
+
+/** The project's folder: the nearest one above this module that holds package.json. */
+export function projectDirectory(): string {
+  let folder = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(folder, 'package.json'))) {
+    if (folder === dirname(folder)) throw new Error(`no project folder above ${fileURLToPath(import.meta.url)}`)
+    folder = dirname(folder)
+  }
+  return folder
 }

@@ -40,6 +40,8 @@ export interface Rabbitmq {
   url(vhost?: string): string
   /** The broker's process id; undefined while it does not run. */
   pid(): number | undefined
+  /** Process id of its own epmd. */
+  portMapperPid(): number | undefined
   /** Ends the broker with SIGKILL; `restart` brings it back. */
   kill(): Promise<void>
   /** Stops the broker if it runs and starts it with the same ports and data. */
@@ -135,6 +137,10 @@ class Broker implements Rabbitmq {
 
   pid(): number | undefined {
     return this.#server?.status === undefined ? this.#server?.pid : undefined
+  }
+
+  portMapperPid(): number | undefined {
+    return this.#portMapper?.status === undefined ? this.#portMapper?.pid : undefined
   }
 
   async start(): Promise<void> {

@@ -140,3 +140,13 @@ export function processStartTime(pid: number): string | undefined {
     return undefined
   }
 }
+
+/** Whether a process runs (one that has ended and waits for its parent to notice does not). */
+export function isAlive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return !/^ [ZX]/.test(stat.slice(stat.lastIndexOf(')') + 1))
+  } catch {
+    return false
+  }
+}
