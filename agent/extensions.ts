@@ -18,7 +18,7 @@ function logFiles(directory: string, log: Logger): void {
   for (const name of filesIn(directory).filter(file => file.endsWith('.rb'))) {
     const file = join(directory, name)
     log.warn('loading extension file', { file })
-    log.warn('failed to require extension', { file, error: 'Ruby extensions are not supported' })
+    log.warn('failed to require extension', { file, error: 'Ruby extensions cannot be loaded' })
     log.warn('ignoring extension', { file })
   }
 }
@@ -29,8 +29,9 @@ function logGem(name: string, definition: JsonObject, log: Logger): void {
   const gem = isSet(own) ? own : `sensu-extensions-${name}`
   const version = definition['version'] ?? null
   log.warn('loading extension gem', { gem, version })
-  log.warn('requiring extension gem', { require: isSet(own) ? own : `sensu/extensions/${name}` })
-  log.warn('failed to require extension', { gem, version, error: 'Ruby extensions are not supported' })
+  const library = isSet(own) ? own : `sensu/extensions/${name}`
+  log.warn('requiring extension gem', { require: library })
+  log.warn('failed to require extension', { gem, version, error: `cannot load such file -- ${String(library)}` })
   log.warn('ignoring extension', { gem })
 }
 

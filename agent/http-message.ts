@@ -9,6 +9,8 @@ export interface HttpRequest {
   /** By name in lower case; of a repeated header the last. */
   headers: ReadonlyMap<string, string>
   body: Buffer
+  /** Something follows the request, which nobody will read: chunks, or a second request. */
+  hasMore: boolean
 }
 
 const MAX_HEADER_BYTES = 64 * 1024
@@ -32,7 +34,8 @@ export function parseHttpRequest(received: Buffer): HttpRequest | 'incomplete' |
   const bodyEnd = bodyStart + Number(length)
   if (received.length < bodyEnd) return 'incomplete'
   const [path = '', query = ''] = splitOnce(uri, '?')
-  return { method: method.toUpperCase(), uri, path, query, headers, body: received.subarray(bodyStart, bodyEnd) }
+  const body = received.subarray(bodyStart, bodyEnd)
+  return { method: method.toUpperCase(), uri, path, query, headers, body, hasMore: received.length > bodyEnd }
 }
 
 /** Everything before the empty line, and where the body begins. */

@@ -124,8 +124,10 @@ export class HttpSocket implements LocalSocket {
       const request = parseHttpRequest(received)
       if (request === 'incomplete') return
       done = true
-      if (request === 'malformed') endSoon(stream, malformedResponse)
-      else this.#answer(request, stream)
+      if (request === 'malformed') {
+        this.#logError('400 Bad request')
+        endSoon(stream, malformedResponse)
+      } else this.#answer(request, stream)
     })
   }
 
@@ -141,6 +143,7 @@ export class HttpSocket implements LocalSocket {
             content: response.content,
           })
         }
+        if (request.hasMore) this.#logError('400 Bad request')
         endSoon(stream, responseText(response))
       })
       .catch(() => stream.destroy())
@@ -220,7 +223,7 @@ export class HttpSocket implements LocalSocket {
     }
     let document: Json
     try {
-      document = parseJson(body)
+      document = parseJson(body.toString())
     } catch (error) {
       if (!(error instanceof JsonSyntaxError)) throw error
       return { status: 400, reason: 'Failed to parse JSON body', content: { response: 'Failed to parse JSON body' } }
@@ -237,11 +240,13 @@ export class HttpSocket implements LocalSocket {
   }
 
   #failure(error: unknown): Response {
-    const { log } = this.#options
-    const message = error instanceof Error ? error.message : String(error)
-    log.error('http socket error while processing request', { error: message, backtrace: [] })
+    this.#logError(error instanceof Error ? error.message : String(error))
     const response = 'Internal Server Error: Check your Sensu logs for error details'
     return { status: 500, reason: 'Internal Server Error', content: { response } }
+  }
+
+  #logError(error: string): void {
+    this.#options.log.error('http socket error while processing request', { error, backtrace: [] })
   }
 
   #help(): JsonObject {

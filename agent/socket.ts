@@ -59,7 +59,7 @@ export class Socket implements LocalSocket {
     }
     logData(log, message)
     try {
-      publishSubmitted(parseJson(message), results)
+      publishSubmitted(parseJson(message.toString()), results)
     } catch (error) {
       log.error('failed to process check result from socket', { data: message, error: textOf(error) })
     }
@@ -110,7 +110,7 @@ class Sender {
     logData(log, data)
     try {
       if (!mayBeComplete(data)) throw new JsonSyntaxError('the document is incomplete')
-      publishSubmitted(parseJson(data), results)
+      publishSubmitted(parseJson(data.toString()), results)
       this.#answer('ok')
     } catch (error) {
       if (error instanceof JsonSyntaxError) {
