@@ -1,9 +1,21 @@
-import { createHash, randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
-import { lstat, mkdir, open, rename, rm } from 'node:fs/promises'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import type { StateKeeper, StateKey, StateStore } from './state.js'
+
+// Synchronous throughout: only one-shot programs keep state in files, a few kilobytes on a local disk, and promises for files (with the
+// threads behind them) would cost their start 3 ms. No cryptographic hash for the same reason.
 
 /** Cannot keep state; the message says where, why and what to do. */
 export class StateError extends Error {
@@ -12,12 +24,20 @@ export class StateError extends Error {
 
 const largestFileBytes = 64 * 1024 * 1024
 
-/** One short name for a key: `check-kvm-disk-io-3f0c…`. */
-export function stateName({ check, uri, options }: StateKey): string {
-  const digest = createHash('sha256')
-    .update(JSON.stringify([check, uri, options]))
-    .digest('hex')
-  return `${check}-${digest.slice(0, 24)}`
+/** A file name for a key: `check-kvm-disk-io-3f0c….json`. The file holds the key itself too, so that keys whose hashes meet do not mix. */
+export function stateFileName(key: StateKey): string {
+  return `${key.check}-${hash(keyText(key))}.json`
+}
+
+function keyText({ check, uri, options }: StateKey): string {
+  return JSON.stringify([check, uri, options])
+}
+
+/** FNV-1a, 64 bits, in hexadecimal. */
+function hash(text: string): string {
+  let value = 0xcbf29ce484222325n
+  for (const byte of Buffer.from(text)) value = BigInt.asUintN(64, (value ^ BigInt(byte)) * 0x100000001b3n)
+  return value.toString(16).padStart(16, '0')
 }
 
 /** State in files of mode 0600, one per key, replaced by renaming. */
@@ -30,20 +50,20 @@ export class FileState implements StateKeeper {
   }
 
   open(key: StateKey): StateStore {
-    const path = async () => join(await this.#directory(key.directory), `${stateName(key)}.json`)
+    const path = () => join(this.#directory(key.directory), stateFileName(key))
     return {
-      read: async () => readJson(await path()),
-      write: async value => replaceFile(await path(), JSON.stringify(value)),
+      read: async () => keptValue(readOwnFile(path()), keyText(key)),
+      write: async value => replaceFile(path(), JSON.stringify({ key: keyText(key), value })),
     }
   }
 
-  async #directory(asked: string | undefined): Promise<string> {
+  #directory(asked: string | undefined): string {
     const { SENSU_KVM_STATE_DIR: chosen, XDG_STATE_HOME: home, TMPDIR: temporary } = this.#variables
     const named = asked ?? chosen
     if (named !== undefined && named !== '') return privateDirectory(named)
     if (home !== undefined && isAbsolute(home)) return privateDirectory(join(home, 'sensu-kvm'))
     const system = '/var/lib/sensu-kvm'
-    if (await isOwnDirectory(system)) return privateDirectory(system)
+    if (isOwnDirectory(system)) return privateDirectory(system)
     return privateDirectory(join(temporary || tmpdir(), `sensu-kvm-${ownUid()}`))
   }
 }
@@ -53,20 +73,16 @@ function ownUid(): number {
 }
 
 /** Root at a shell must not write where the agent's user keeps its own: those would no longer be that user's files. */
-async function isOwnDirectory(path: string): Promise<boolean> {
-  try {
-    const found = await lstat(path)
-    return found.isDirectory() && found.uid === ownUid()
-  } catch {
-    return false
-  }
+function isOwnDirectory(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  return found?.isDirectory() === true && found.uid === ownUid()
 }
 
 /** Creates the directory (0700) when it is missing; refuses one that somebody else could have planted or can change. */
-async function privateDirectory(path: string): Promise<string> {
+function privateDirectory(path: string): string {
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 })
-    const found = await lstat(path)
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    const found = lstatSync(path)
     if (!found.isDirectory()) throw new StateError(`${path} is not a directory, or a symbolic link to one`)
     if (found.uid !== ownUid()) throw new StateError(`${path} belongs to user ${found.uid}, not ${ownUid()}`)
     if ((found.mode & 0o022) !== 0) throw new StateError(`${path} is writable for others`)
@@ -76,26 +92,27 @@ async function privateDirectory(path: string): Promise<string> {
   }
 }
 
-async function readJson(path: string): Promise<unknown> {
-  const text = await readOwnFile(path)
+/** What the file keeps for the key; a damaged file counts as a first run, and the next write replaces it. */
+function keptValue(text: string | undefined, key: string): unknown {
   try {
-    return text === undefined ? undefined : JSON.parse(text)
+    const content = text === undefined ? undefined : JSON.parse(text)
+    return content?.key === key ? content.value : undefined
   } catch {
-    return undefined // A damaged file counts as a first run; the next write replaces it.
+    return undefined
   }
 }
 
 /** The file's text; undefined when there is none. Never follows a symbolic link, never reads what somebody else put there. */
-async function readOwnFile(path: string): Promise<string | undefined> {
+function readOwnFile(path: string): string | undefined {
   try {
-    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    const file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
     try {
-      const found = await file.stat()
+      const found = fstatSync(file)
       if (!found.isFile() || found.uid !== ownUid())
         throw new StateError(`${path} is not a regular file of user ${ownUid()}`)
-      return found.size > largestFileBytes ? undefined : await file.readFile('utf8')
+      return found.size > largestFileBytes ? undefined : readFileSync(file, 'utf8')
     } finally {
-      await file.close()
+      closeSync(file)
     }
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
@@ -103,19 +120,14 @@ async function readOwnFile(path: string): Promise<string | undefined> {
   }
 }
 
-async function replaceFile(path: string, text: string): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}`
+function replaceFile(path: string, text: string): void {
+  const temporary = `${path}.${process.pid}-${process.hrtime.bigint()}`
   try {
     // 'wx' is O_CREAT | O_EXCL: an existing file or link is never opened.
-    const file = await open(temporary, 'wx', 0o600)
-    try {
-      await file.writeFile(text)
-    } finally {
-      await file.close()
-    }
-    await rename(temporary, path)
+    writeFileSync(temporary, text, { flag: 'wx', mode: 0o600 })
+    renameSync(temporary, path)
   } catch (error) {
-    await rm(temporary, { force: true }).catch(() => undefined)
+    rmSync(temporary, { force: true })
     throw new StateError(
       `cannot keep numbers for the next run: ${reasonOf(error)}: choose a directory with --state-dir`,
     )

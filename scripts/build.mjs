@@ -117,8 +117,10 @@ const loadLazily = {
 // Some dependencies ask for the place of their own file; in a bundle that is the bundle. The clock that Node offers as
 // `performance` comes with a library that takes 2 ms to load; the one it is made of is always there.
 const banner = `#!/usr/bin/env node
-const bundleUrl = require('node:url').pathToFileURL(__filename).href;
-const bundleNow = () => { const [seconds, nanoseconds] = process.hrtime(); return seconds * 1e3 + nanoseconds / 1e6 };`
+const bundle = {
+  get url() { return require('node:url').pathToFileURL(__filename).href },
+  now() { const [seconds, nanoseconds] = process.hrtime(); return seconds * 1e3 + nanoseconds / 1e6 },
+};`
 
 /**
  * Makes one self-contained file of each entry, all or none.
@@ -141,7 +143,7 @@ async function bundle(entries, outdir, changes) {
     plugins: [loadLazily],
     // Its form for browsers does without the parts that read configuration files.
     alias: { 'yargs-parser': 'yargs-parser/browser' },
-    define: { 'import.meta.url': 'bundleUrl', 'performance.now': 'bundleNow' },
+    define: { 'import.meta.url': 'bundle.url', 'performance.now': 'bundle.now' },
     banner: { js: banner },
     ...changes,
   })

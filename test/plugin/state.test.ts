@@ -2,7 +2,7 @@ import { chmod, lstat, mkdir, readdir, readFile, symlink, writeFile } from 'node
 import { join } from 'node:path'
 import t from 'tap'
 import { growthSince } from '../../plugin/counters.js'
-import { FileState, stateName } from '../../plugin/file-state.js'
+import { FileState, stateFileName } from '../../plugin/file-state.js'
 import { MemoryState, type StateKeeper, type StateKey } from '../../plugin/state.js'
 
 function key(changes: Partial<StateKey> = {}): StateKey {
@@ -42,8 +42,8 @@ t.test('a file is private, replaced as a whole, and leaves nothing beside it', a
   const directory = join(t.testdir(), 'deep', 'er')
   const store = new FileState({}).open(key({ directory }))
   await Promise.all(Array.from({ length: 20 }, (_, index) => store.write({ index, filler: 'x'.repeat(10_000) })))
-  t.same(await readdir(directory), [`${stateName(key())}.json`])
-  t.equal((await lstat(join(directory, `${stateName(key())}.json`))).mode & 0o777, 0o600)
+  t.same(await readdir(directory), [stateFileName(key())])
+  t.equal((await lstat(join(directory, stateFileName(key())))).mode & 0o777, 0o600)
   t.equal((await lstat(directory)).mode & 0o777, 0o700)
   t.match(await store.read(), { filler: /^x{10000}$/ })
 })
@@ -51,8 +51,8 @@ t.test('a file is private, replaced as a whole, and leaves nothing beside it', a
 t.test('a damaged file counts as a first run', async t => {
   const directory = t.testdir()
   const store = new FileState({}).open(key({ directory }))
-  for (const text of ['', '{"counters":', '\0\0\0']) {
-    await writeFile(join(directory, `${stateName(key())}.json`), text)
+  for (const text of ['', '{"counters":', '\0\0\0', 'null', '5', '{"key":"another","value":1}']) {
+    await writeFile(join(directory, stateFileName(key())), text)
     t.equal(await store.read(), undefined)
   }
   await store.write(1)
@@ -80,14 +80,14 @@ t.test('planted links, files and loose directories are refused, in one clear lin
   await chmod(at('loose'), 0o777)
   await t.rejects(store('loose').write(1), { message: /loose is writable for others/ })
   await t.rejects(store('file').write(1), { message: /choose a directory with --state-dir/ })
-  const path = join(at('real'), `${stateName(key())}.json`)
+  const path = join(at('real'), stateFileName(key()))
   await symlink(at('victim'), path)
   await t.rejects(store('real').read(), { message: /cannot read the numbers of the last run: .*: remove / })
   await store('real').write('mine')
   t.equal(await readFile(at('victim'), 'utf8'), 'precious', 'writing replaces the link, not its target')
   t.equal(await store('real').read(), 'mine')
   await mkdir(at('dir'))
-  await mkdir(join(at('dir'), `${stateName(key())}.json`))
+  await mkdir(join(at('dir'), stateFileName(key())))
   await t.rejects(store('dir').read(), { message: /cannot read the numbers of the last run/ })
   await t.rejects(store('dir').write(1), { message: /cannot keep numbers for the next run/ })
   t.equal((await readdir(at('dir'))).length, 1, 'what could not be put in place is removed')
