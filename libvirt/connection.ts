@@ -81,7 +81,8 @@ export class Connection {
     wire.readable.on('end', () => this.#end())
     wire.readable.on('close', () => this.#end())
     wire.readable.on('error', error => this.#end(error))
-    wire.writable.on('error', error => this.#end(error))
+    // A child process that cannot be written to is ending: its reading side ends next and knows the reason.
+    wire.writable.on('error', error => wire.explain === undefined && this.#end(error))
     wire.readable.resume()
     wire.unref()
   }

@@ -39,6 +39,7 @@ export class EventHub {
     this.#connection = new ManagedConnection({
       label: 'events',
       maximumRetired: 0,
+      holdsProcess: true,
       open: () =>
         open(
           (procedure, payload) => this.#receive(procedure, payload),

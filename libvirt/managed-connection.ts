@@ -13,6 +13,8 @@ export interface ManagedConnectionOptions {
   open: () => Promise<Connection>
   /** Connections kept only because calls still hang in them. */
   maximumRetired: number
+  /** Whether pauses between attempts keep the process alive (calls waiting for them do so anyway). */
+  holdsProcess?: boolean
 }
 
 /**
@@ -144,7 +146,9 @@ export class ManagedConnection {
         this.#pause = undefined
         resolve()
       }
-      this.#pause = { timer: setTimeout(end, pauseMs).unref(), end }
+      const timer = setTimeout(end, pauseMs)
+      if (this.#options.holdsProcess !== true) timer.unref()
+      this.#pause = { timer, end }
     })
   }
 
