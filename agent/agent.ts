@@ -132,7 +132,11 @@ export class Agent {
   #onTransportError(error: TransportError): void {
     const { log, settings, transport, onFatal } = this.#parts
     if (this.#stopping) return
-    log.error('transport connection error', { error: error.message })
+    const { message, cause } = error
+    log.error('transport connection error', {
+      error: message,
+      ...(cause instanceof Error && { reason: cause.message }),
+    })
     if (settings.transport.reconnect_on_error) transport.reconnect()
     else onFatal()
   }

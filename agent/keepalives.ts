@@ -35,12 +35,12 @@ export class Keepalives {
   }
 
   #publish(): void {
-    const { client, log, publish } = this.#options
+    const { log, publish } = this.#options
     const payload = this.#payload()
     log.debug('publishing keepalive', { payload })
     publish(payload).catch((error: unknown) => {
       const reason = error instanceof Error ? error.message : String(error)
-      log.error('failed to publish keepalive', { payload: { name: client.name }, error: reason })
+      log.error('failed to publish keepalive', { payload, error: reason })
     })
   }
 

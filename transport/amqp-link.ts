@@ -102,7 +102,7 @@ export class AmqpLink {
 
   /**
    * Binds `queue` to `exchange`, and consumes it unless that was done for another exchange already. When the broker
-   * refuses, `onChannelError` has the reason; the rejection repeats it.
+   * refuses, `onChannelError` is told too. Rejects with a TransportError.
    */
   async subscribe(
     type: PipeType,
@@ -111,9 +111,21 @@ export class AmqpLink {
     onMessage: (message: Buffer) => void | Promise<void>,
     options: SubscribeOptions,
   ): Promise<void> {
-    await this.#declare(type, exchange)
-    await this.#channel.assertQueue(queue, QUEUE)
-    await this.#channel.bindQueue(queue, exchange, '')
+    try {
+      await this.#declare(type, exchange)
+      await this.#channel.assertQueue(queue, QUEUE)
+      await this.#channel.bindQueue(queue, exchange, '')
+      await this.#consume(queue, onMessage, options)
+    } catch (cause) {
+      throw new TransportError('channel', `cannot subscribe to ${exchange}`, { cause })
+    }
+  }
+
+  async #consume(
+    queue: string,
+    onMessage: (message: Buffer) => void | Promise<void>,
+    options: SubscribeOptions,
+  ): Promise<void> {
     if (this.#consumers.has(queue)) return
     const consumerTag = `${queue}-${randomUUID()}`
     this.#consumers.set(queue, consumerTag)

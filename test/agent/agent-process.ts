@@ -72,6 +72,11 @@ export class AgentProcess {
     this.#child.kill(signal)
   }
 
+  /** Makes an empty file in the agent's working directory, which commands may wait for. */
+  touch(name: string): void {
+    writeFileSync(join(this.directory, name), '')
+  }
+
   /** Ends the agent as an init system does. */
   async stop(): Promise<AgentExit> {
     this.kill('SIGTERM')

@@ -1,4 +1,6 @@
-import { type Channel, type ConsumeMessage, connect } from 'amqplib'
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type ConfirmChannel, type ConsumeMessage, connect } from 'amqplib'
 import type { Test } from 'tap'
 
 /** A message as it arrived. */
@@ -14,30 +16,40 @@ export interface Received {
 export class ServerSide {
   readonly results: Received[] = []
   readonly keepalives: Received[] = []
-  readonly #channel: Channel
+  /** Messages that no queue wanted; told before they are confirmed. */
+  readonly #returned = new Set<unknown>()
+  readonly #channel: ConfirmChannel
   #waiting: (() => void)[] = []
 
   static async open(t: Test, url: string): Promise<ServerSide> {
     const connection = await connect(url)
     connection.on('error', () => {})
     t.teardown(() => connection.close().catch(() => {}))
-    const channel = await connection.createChannel()
+    const channel = await connection.createConfirmChannel()
     const side = new ServerSide(channel)
     await side.#collect('results', side.results)
     await side.#collect('keepalives', side.keepalives)
     return side
   }
 
-  private constructor(channel: Channel) {
+  private constructor(channel: ConfirmChannel) {
     this.#channel = channel
+    channel.on('return', ({ properties }) => this.#returned.add(properties.messageId))
   }
 
-  /** Publishes a check request as the server does. */
+  /** Publishes a check request as the server does, as soon as somebody has subscribed to it. */
   async request(exchange: string, body: object | string | Buffer, type: 'fanout' | 'direct' = 'fanout'): Promise<void> {
     await this.#channel.assertExchange(exchange, type, { durable: false, autoDelete: false })
     const content =
       Buffer.isBuffer(body) || typeof body === 'string' ? Buffer.from(body) : Buffer.from(JSON.stringify(body))
-    this.#channel.publish(exchange, '', content)
+    const messageId = randomUUID()
+    for (;;) {
+      await new Promise(resolve => {
+        this.#channel.publish(exchange, '', content, { mandatory: true, messageId }, resolve)
+      })
+      if (!this.#returned.delete(messageId)) return
+      await sleep(10)
+    }
   }
 
   /** Waits for the n-th result of the check. */

@@ -1,0 +1,65 @@
+import t from 'tap'
+import { ownRabbitmq } from '../support/services.js'
+import { AgentProcess } from './agent-process.js'
+import { ServerSide } from './server-side.js'
+
+const broker = await ownRabbitmq(t)
+
+function configuration(name: string, checks: object = {}) {
+  const client = { name, address: '127.0.0.9', subscriptions: ['all'] }
+  const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
+  return { 'agent.json': { client: { ...client, ...sockets }, rabbitmq: broker.url(), checks } }
+}
+
+t.test('a broker killed under running checks: no result is lost, their order is kept, and work goes on', async t => {
+  const agent = new AgentProcess(t, { files: configuration('outage'), args: [] })
+  const before = await ServerSide.open(t, broker.url())
+  await before.keepalive('outage')
+  // they wait for the broker to be gone, so that every result has to wait for the next one
+  const names = Array.from({ length: 30 }, (_, n) => `held-${n}`)
+  for (const name of names) {
+    await before.request('client:outage', { name, command: `while [ ! -e gone ]; do sleep 0.02; done; echo ${name}` })
+  }
+  await agent.log('received check request', names.length)
+  await broker.kill()
+  await agent.log('reconnecting to transport')
+  agent.touch('gone')
+  await agent.log('publishing check result', names.length)
+  const published = agent.lines.flatMap(({ message, payload }) => {
+    if (message !== 'publishing check result') return []
+    const { check } = payload as { check: { name: string } }
+    return [check.name]
+  })
+  await broker.restart()
+  const after = await ServerSide.open(t, broker.url())
+  await agent.log('reconnected to transport')
+  await after.keepalive('outage')
+  await after.request('client:outage', { name: 'afterwards', command: 'echo works' })
+  t.match((await after.result('afterwards')).check, { output: 'works\n' })
+  const arrived = after.results.map(({ text }) => JSON.parse(text).check.name)
+  t.strictSame(arrived, [...published, 'afterwards'])
+  t.strictSame(await agent.stop(), { status: 0, signal: null })
+})
+
+t.test('without a broker from the start the agent waits, and can be stopped', async t => {
+  await broker.kill()
+  const agent = new AgentProcess(t, { files: configuration('early') })
+  await agent.log('[amqp] Detected TCP connection failure: Errno::ECONNREFUSED')
+  t.strictSame(await agent.stop(), { status: 0, signal: null })
+  t.ok(agent.lines.some(({ message }) => message === 'stopping reactor'))
+})
+
+t.test('results that cannot be delivered before the end are counted', async t => {
+  await broker.restart()
+  const agent = new AgentProcess(t, { files: configuration('ending'), args: [] })
+  const server = await ServerSide.open(t, broker.url())
+  await server.request('client:ending', { name: 'too-late', command: 'while [ ! -e gone ]; do sleep 0.02; done' })
+  await agent.log('received check request')
+  await broker.kill()
+  await agent.log('reconnecting to transport')
+  agent.kill('SIGTERM')
+  await agent.log('completing checks in progress')
+  agent.touch('gone')
+  t.strictSame(await agent.exit, { status: 0, signal: null })
+  t.match(await agent.log('check results were not delivered before the end'), { level: 'error', results: 1 })
+})
