@@ -107,10 +107,9 @@ export async function startLibvirtd(options: LibvirtdOptions = {}): Promise<Libv
   const environment = { ...process.env, ...(session ? sessionEnvironment(directory) : {}), SK_DIRECTORY: directory }
   for (const folder of ['etc/qemu', 'etc/secrets', 'lib/qemu', 'lib/images', 'lib/boot', 'cache', 'log', 'run', 'sock'])
     mkdirSync(join(directory, folder), { recursive: true })
-  const watchdog = await Watchdog.start({
-    wrapper: namespaceCommand(session),
-    preparation: session ? '' : systemPreparation,
-    environment,
+  const watchdog = await startKeeper(session, environment).catch(error => {
+    if (options.directory === undefined) rmSync(directory, { recursive: true, force: true })
+    throw error
   })
   watchdog.watchNamespace()
   if (options.directory === undefined) watchdog.removeAtEnd(directory)
@@ -330,6 +329,19 @@ function sessionEnvironment(directory: string): NodeJS.ProcessEnv {
     XDG_CACHE_HOME: join(directory, 'cache'),
     XDG_DATA_HOME: join(directory, 'lib'),
     XDG_RUNTIME_DIR: join(directory, 'run'),
+  }
+}
+
+/** Starts the watchdog that holds the namespaces. */
+async function startKeeper(session: boolean, environment: NodeJS.ProcessEnv): Promise<Watchdog> {
+  const preparation = session ? '' : systemPreparation
+  try {
+    return await Watchdog.start({ wrapper: namespaceCommand(session), preparation, environment })
+  } catch (error) {
+    const needed = session
+      ? 'user namespaces (sysctl kernel.unprivileged_userns_clone=1)'
+      : 'the right to mount (CAP_SYS_ADMIN)'
+    throw new Error(`a private libvirtd needs ${needed}: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 

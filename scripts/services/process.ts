@@ -25,12 +25,14 @@ export interface RunOptions {
 /** A command that could not be started, failed, or took too long. The message holds its last lines. */
 export class CommandError extends Error {
   readonly status: number | undefined
+  readonly stdout: string
   readonly stderr: string
 
-  constructor(message: string, status: number | undefined, stderr: string) {
+  constructor(message: string, status: number | undefined, { stdout, stderr }: CommandOutput) {
     super(message)
     this.name = 'CommandError'
     this.status = status
+    this.stdout = stdout
     this.stderr = stderr
   }
 }
@@ -53,7 +55,9 @@ export function run(command: string, args: readonly string[], options: RunOption
               ? `was stopped after ${timeoutMs} ms`
               : error.message
         const text = lastLines(stderr.trim() === '' ? stdout : stderr)
-        reject(new CommandError(`${[command, ...args].join(' ')} ${why}${text && `:\n${text}`}`, status, stderr))
+        reject(
+          new CommandError(`${[command, ...args].join(' ')} ${why}${text && `:\n${text}`}`, status, { stdout, stderr }),
+        )
       },
     )
     child.stdin?.on('error', () => {}) // a command that does not read its input
