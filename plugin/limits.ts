@@ -1,4 +1,4 @@
-import { kebabCase } from './options.js'
+import { kebabCase, rangeNames } from './options.js'
 import { parseRange, type Range } from './range.js'
 
 /** The option of checks whose limits a guest's metadata may set. */
@@ -19,11 +19,11 @@ export function overrideLimits<T extends object>(
 ): { options: T; problems: string[] } {
   const overridden = new Map<string, Range>()
   const problems: string[] = []
-  const ranges = Object.entries(options).filter(([, value]) => isRange(value))
+  const ranges = rangeNames(options)
   for (const [key, text] of Object.entries(limits)) {
-    const name = ranges.map(([own]) => own).find(own => own === key || kebabCase(own) === key)
+    const name = ranges.find(own => own === key || kebabCase(own) === key)
     if (name === undefined) {
-      const known = ranges.map(([own]) => kebabCase(own)).join(', ')
+      const known = ranges.map(kebabCase).join(', ')
       problems.push(`its metadata sets limit "${key}", which this check does not have: use ${known || 'none'}`)
       continue
     }
@@ -35,8 +35,4 @@ export function overrideLimits<T extends object>(
     }
   }
   return { options: { ...options, ...Object.fromEntries(overridden) }, problems }
-}
-
-function isRange(value: unknown): value is Range {
-  return typeof value === 'object' && value !== null && 'inverted' in value && 'start' in value && 'end' in value
 }

@@ -221,6 +221,22 @@ export function coerce(option: Option, raw: RawValue): RawValue {
   return numeric && typeof raw === 'string' && /^[+-]?\d+(?:\.\d+)?$/.test(raw) ? Number(raw) : raw
 }
 
+const tableKey = Symbol('option table')
+
+/** The names of the options that are ranges: by the table the values were read with, or else by the values themselves. */
+export function rangeNames(values: object): string[] {
+  const table: OptionTable | undefined = tableKey in values ? (values[tableKey] as OptionTable) : undefined
+  const isRangeOption = ([name, value]: [string, unknown]) =>
+    table === undefined ? isRange(value) : table[name]?.type === 'range'
+  return Object.entries(values)
+    .filter(isRangeOption)
+    .map(([name]) => name)
+}
+
+function isRange(value: unknown): value is Range {
+  return typeof value === 'object' && value !== null && 'inverted' in value && 'start' in value && 'end' in value
+}
+
 /**
  * The typed values of raw ones which the schema accepts, defaults filled in. What only reading finds out (a range that starts above its end,
  * a broken regular expression) goes to `problems`, one line each.
@@ -236,8 +252,8 @@ export function readOptions<T extends OptionTable>(options: T, raw: RawValues, p
       return [name, undefined]
     }
   })
-  // The kinds table gives each option the value its type promises.
-  return Object.fromEntries(values) as OptionValues<T>
+  // The kinds table gives each option the value its type promises. The table goes along unseen, for a limit that has no value yet.
+  return Object.defineProperty(Object.fromEntries(values), tableKey, { value: options }) as OptionValues<T>
 }
 
 function emptyValue(option: Option): boolean | readonly string[] | undefined {
