@@ -147,7 +147,8 @@ export class Spawner {
       }
     } catch (error) {
       if (request.signal?.aborted) throw request.signal.reason
-      return failure(error instanceof Error ? error.message : inspectText(String(error)))
+      const place = request.cwd === undefined ? '' : ` in ${request.cwd}`
+      return failure(`cannot start sh${place}: ${error instanceof Error ? error.message : error}`)
     } finally {
       // Something may still write to a pipe that did not come to its end: the next command gets another one.
       if (clean) this.#pipes.give(pipe)

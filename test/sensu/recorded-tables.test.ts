@@ -1,4 +1,4 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { nextRun, parseCron } from '../../sensu/cron.js'
 import { deepDiff, deepMerge } from '../../sensu/deep-merge.js'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
@@ -32,7 +32,7 @@ const deliberate: Readonly<Record<string, Readonly<Record<string, Json>>>> = {
   },
 }
 
-const same = (test: typeof t, found: Json, wanted: Json, what: string) =>
+const same = (test: Test, found: Json, wanted: Json, what: string) =>
   test.equal(stringifyJson(found), stringifyJson(wanted), what)
 
 t.test('tokens in texts', async t => {
