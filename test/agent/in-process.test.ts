@@ -1,0 +1,127 @@
+import { execFile } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { dirname, join } from 'node:path'
+import t, { type Test } from 'tap'
+import { libvirtd, rabbitmq } from '../support/services.js'
+import { AgentProcess, agentFile } from './agent-process.js'
+import { ServerSide } from './server-side.js'
+
+const directory = dirname(agentFile)
+const programs = readdirSync(directory).filter(name => name.startsWith('check-'))
+const [broker, daemon] = await Promise.all([rabbitmq(t), libvirtd(t)])
+const uri = `test+unix:///default?socket=${daemon.socket}`
+const server = await ServerSide.open(t, broker.url)
+let clients = 0
+
+async function start(t: Test, own: object = {}, more: object = {}) {
+  const name = `in-process-${++clients}`
+  const client = { name, address: '127.0.0.9', subscriptions: [], http_socket: { enabled: false } }
+  const settings = {
+    client: { ...client, socket: { enabled: false } },
+    rabbitmq: broker.url,
+    sensu_kvm: { libvirt: { uri }, ...own },
+    ...more,
+  }
+  const agent = new AgentProcess(t, { files: { 'agent.json': settings } })
+  await server.keepalive(name)
+  return { agent, name }
+}
+
+/** What the executable prints and exits with. */
+function executable(program: string, words: string[]): Promise<{ output: string; status: number }> {
+  const env = { ...process.env, LIBVIRT_DEFAULT_URI: uri }
+  return new Promise(resolve => {
+    execFile(process.execPath, [join(directory, program), ...words], { env }, (error, stdout, stderr) => {
+      resolve({ output: stdout + stderr, status: typeof error?.code === 'number' ? error.code : 0 })
+    })
+  })
+}
+
+/** Command lines whose output does not change from one moment to the next; a check's own options come from its table. */
+const commandLines = [
+  ['--help'],
+  ['--version'],
+  ['--no-such-option'],
+  ['--timeout', 'never'],
+  ['--uri', 'nonsense'],
+  ['--uri', 'qemu+unix:///system?socket=/nowhere/libvirt-sock'],
+]
+
+const stable: [program: string, words: string[]][] = [
+  ...programs.flatMap(program => commandLines.map((words): [string, string[]] => [program, words])),
+  ['check-kvm-state', []],
+  ['check-kvm-state', ['--name', 'test']],
+  ['check-kvm-state', ['--name', 'absent']],
+  ['check-kvm-host-memory', ['--warning', '1:2:3']],
+]
+
+t.test('a check inside the agent has the output and status of its executable', async t => {
+  const { name } = await start(t)
+  let number = 0
+  for (const [program, words] of stable.filter(([program]) => programs.includes(program))) {
+    const check = `same-${++number}`
+    // without its directory the shell could not find it: whatever comes back was made inside the agent
+    const command = [program, ...words.map(word => `'${word}'`)].join(' ')
+    await server.request(`client:${name}`, { name: check, command })
+    const [{ check: result }, expected] = await Promise.all([server.result(check), executable(program, words)])
+    t.strictSame({ output: result.output, status: result.status }, expected, command)
+  }
+})
+
+t.test('what the shell must see is given to the shell, and everything when switched off', async t => {
+  const { name } = await start(t)
+  await server.request(`client:${name}`, { name: 'shell', command: 'check-kvm-state | cat; exit 5' })
+  const { check } = await server.result('shell')
+  t.equal(check.status, 5)
+  t.match(check.output, /not found/)
+  const off = await start(t, { in_process: false })
+  await server.request(`client:${off.name}`, { name: 'off', command: 'check-kvm-state' })
+  t.equal((await server.result('off')).check.status, 127)
+  await server.request(`client:${off.name}`, { name: 'off-path', command: `${directory}/check-kvm-state` })
+  t.strictSame((await server.result('off-path')).check.output, (await executable('check-kvm-state', [])).output)
+})
+
+t.test(
+  'a libvirt that does not answer: the check ends at its deadline, the others are not held up, the limit holds',
+  async t => {
+    const accepted: (() => void)[] = []
+    const silent = createServer(socket => {
+      socket.on('error', () => {})
+      for (const resolve of accepted.splice(0)) resolve()
+    })
+    const { agent, name } = await start(t, {}, { sensu: { spawn: { limit: 2 } } })
+    const path = join(agent.directory, 'silent')
+    t.teardown(() => silent.close())
+    await new Promise<void>(resolve => silent.listen(path, resolve))
+    const hung = `check-kvm-state --uri 'qemu+unix:///system?socket=${path}'`
+    const reached = new Promise<void>(resolve => accepted.push(resolve))
+    await server.request(`client:${name}`, {
+      name: 'hung',
+      command: hung,
+      timeout: 1.5,
+      hooks: { critical: { command: 'echo hooked' } },
+    })
+    await reached
+    await server.request(`client:${name}`, { name: 'hung', command: hung, timeout: 1.5 })
+    await agent.log('previous check command execution in progress')
+    await server.request(`client:${name}`, { name: 'other', command: 'check-kvm-state' })
+    const other = await server.result('other')
+    t.match(other.check.output, /KVM_STATE|kvm-state|OK/i)
+    const { check } = await server.result('hung')
+    t.match(check, { output: 'Execution timed out', status: 2, hooks: { critical: { output: 'hooked\n', status: 0 } } })
+    t.ok(Number(check.duration) >= 1.5 && Number(check.duration) < 3)
+    t.strictSame(await agent.stop(), { status: 0, signal: null }, 'nothing that hangs keeps the agent from ending')
+  },
+)
+
+t.test('--per-guest publishes a result of every guest under its own name, and one of the run', async t => {
+  const { name } = await start(t)
+  await server.request(`client:${name}`, { name: 'per-guest', command: 'check-kvm-state --per-guest', handlers: ['h'] })
+  const guest = await server.result('per-guest', 1)
+  const run = await server.result('per-guest', 2)
+  t.match(guest.check, { source: 'test', handlers: ['h'], status: 0 })
+  t.equal(guest.client, name)
+  t.equal(run.check.source, undefined)
+  t.match(run.check.output, /1 guest: 1 OK/)
+})
