@@ -294,10 +294,19 @@ function run(command, args, options = {}) {
     child.once('error', error => reject(new SetupError(`cannot run ${command}: ${error.message}`)))
     child.once('close', (status, signal) => {
       if (status === 0) return resolve()
-      const tail = output.trimEnd().split('\n').slice(-20).join('\n')
-      reject(new SetupError(`${[command, ...args].join(' ')} failed (${signal ?? `status ${status}`}):\n${tail}`))
+      const failure = `${[command, ...args].join(' ')} failed (${signal ?? `status ${status}`})`
+      reject(new SetupError(`${failure}:\n${shorten(output)}`))
     })
   })
+}
+
+/**
+ * The beginning and the end of a long text: some programs name the cause first, some last.
+ * @param {string} text
+ */
+function shorten(text) {
+  const lines = text.trimEnd().split('\n')
+  return lines.length <= 30 ? lines.join('\n') : [...lines.slice(0, 15), '…', ...lines.slice(-14)].join('\n')
 }
 
 try {
