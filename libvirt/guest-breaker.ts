@@ -65,9 +65,18 @@ export class GuestBreaker {
     this.#note(domain, 'agent', refusal.procedure, Date.now()).refusal = refusal
   }
 
-  /** The guest answers, or the daemon has ended the call it hung in. */
-  cleared(domain: Domain, answerer: Answerer): void {
-    this.#troubles.delete(keyOf(domain, answerer))
+  /** The daemon has ended a call that had run into its deadline. */
+  ended(domain: Domain, answerer: Answerer): void {
+    const trouble = this.#troubles.get(keyOf(domain, answerer))
+    if (trouble === undefined) return
+    trouble.outstanding -= 1
+    this.answering(domain, answerer)
+  }
+
+  /** The guest answers again; forgotten as soon as none of its calls hangs any more. */
+  answering(domain: Domain, answerer: Answerer): void {
+    const key = keyOf(domain, answerer)
+    if ((this.#troubles.get(key)?.outstanding ?? 0) <= 0) this.#troubles.delete(key)
   }
 
   #note(domain: Domain, answerer: Answerer, procedure: string, sinceMs: number): Trouble {

@@ -120,7 +120,7 @@ export class Host extends Calls implements AsyncDisposable {
         controlInfo: (domain, callOptions) => this.domainControlInfo(domain, callOptions),
         isSuspect: domain => this.#breaker.isSuspect(domain, 'monitor'),
         noteStuck: (domain, sinceMs) => this.#breaker.observed(domain, procedures.getAllDomainStats.name, sinceMs),
-        noteAnswering: domain => this.#breaker.cleared(domain, 'monitor'),
+        noteAnswering: domain => this.#breaker.answering(domain, 'monitor'),
       },
       { ...options, timeoutMs: this.#timeoutMs(procedures.getAllDomainStats, options) },
     )
@@ -183,9 +183,9 @@ export class Host extends Calls implements AsyncDisposable {
     this.#breaker.check(guest, answerer)
     const startedMs = performance.now()
     try {
-      const onLateEnd = () => this.#breaker.cleared(guest, answerer)
+      const onLateEnd = () => this.#breaker.ended(guest, answerer)
       const reader = await connection.call({ ...call, onLateEnd })
-      this.#breaker.cleared(guest, answerer)
+      this.#breaker.answering(guest, answerer)
       return reader
     } catch (error) {
       const tookMs = performance.now() - startedMs

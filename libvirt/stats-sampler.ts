@@ -154,7 +154,7 @@ async function explainMissing(host: SamplerHost, guests: readonly DomainStats[],
     suspects.slice(0, maximumProbes).map(async guest => {
       const trouble = await troubleOf(host, guest.domain, options)
       if (trouble !== undefined) guest.monitor = trouble
-      else host.noteAnswering(guest.domain)
+      if (trouble?.kind !== 'not answering') host.noteAnswering(guest.domain)
     }),
   )
 }

@@ -58,6 +58,8 @@ function writeTestDriver(t: Test, guests: number): string {
   return path
 }
 
+t.setTimeout(120_000)
+
 t.test('with a libvirtd', async t => {
   const daemon = await libvirtd(t)
   const readOnlyUri = daemon.readOnlyUri ?? daemon.uri
