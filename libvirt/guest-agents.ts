@@ -1,0 +1,122 @@
+import { ErrorCode, LibvirtError, LibvirtTimeoutError } from './errors.js'
+import { readGuestConfigs, type XmlSource } from './guest-configs.js'
+import type { Domain } from './records.js'
+
+/** How long libvirt waits for an agent, and we for libvirt. */
+const agentTimeoutSeconds = 1
+const callTimeoutMs = 3000
+/** Agents asked at a time; a Host lets no more than three such calls wait for their answers. */
+const asksAtATime = 3
+/** What must be left of the time to ask one more agent. */
+const reserveMs = 3500
+
+/** Sends one command to one guest's agent and resolves with what it returned. */
+export type Ask = (command: string, parameters?: Readonly<Record<string, unknown>>) => Promise<unknown>
+
+/** What came of asking one guest's agent. */
+export type AgentAnswer<T> =
+  | { readonly kind: 'answered'; readonly value: T }
+  /** The agent is there, but does not do what it was asked: the command is disabled, unknown to it, or failed. */
+  | { readonly kind: 'refused'; readonly text: string }
+  /** The guest has no channel for an agent. */
+  | { readonly kind: 'not configured' }
+  /** Nobody inside has opened the channel. */
+  | { readonly kind: 'not connected' }
+  /** The channel is open inside, but there has been no answer for so long. */
+  | { readonly kind: 'silent'; readonly seconds: number }
+  /** It could not be asked, with the reason in words. */
+  | { readonly kind: 'not asked'; readonly text: string }
+  /** The guest has gone, stopped or been paused meanwhile. */
+  | { readonly kind: 'not running' }
+
+/** The calls that asking needs, as a Host makes them. */
+export interface AgentHost extends XmlSource {
+  qemuAgent(
+    domain: Domain,
+    command: { execute: string; arguments?: unknown },
+    options: { timeoutMs: number; agentTimeoutSeconds: number; signal: AbortSignal },
+  ): Promise<unknown>
+}
+
+export interface AskOptions {
+  readonly signal: AbortSignal
+  /** Milliseconds left; guests that there is no time for are not asked. */
+  readonly timeLeftMs: () => number
+}
+
+/**
+ * Asks the agents of running guests, a few at a time in the order given; `question` may send several commands, each of which may take a second. An
+ * agent that does not answer costs the others nothing but that time. Rejects only when nobody can be asked: no connection, no permission, a
+ * driver without agents.
+ */
+export async function askAgents<T>(
+  host: AgentHost,
+  guests: readonly Domain[],
+  question: (ask: Ask) => Promise<T>,
+  { signal, timeLeftMs }: AskOptions,
+): Promise<Map<string, AgentAnswer<T>>> {
+  const answers = new Map<string, AgentAnswer<T>>()
+  const reserve = Math.min(reserveMs, timeLeftMs() / 2)
+  const queue = guests.values()
+  const work = async () => {
+    for (const guest of queue) {
+      answers.set(guest.uuid, timeLeftMs() > reserve ? await askOne(host, guest, question, signal) : outOfTime)
+    }
+  }
+  await Promise.all(Array.from({ length: asksAtATime }, work))
+  await explainSilence(host, guests, answers, signal)
+  return answers
+}
+
+const outOfTime = {
+  kind: 'not asked',
+  text: 'not asked: the agents of other guests took all the time, allow more with --timeout',
+} as const
+
+async function askOne<T>(
+  host: AgentHost,
+  guest: Domain,
+  question: (ask: Ask) => Promise<T>,
+  signal: AbortSignal,
+): Promise<AgentAnswer<T>> {
+  const startedMs = performance.now()
+  const limits = { timeoutMs: callTimeoutMs, agentTimeoutSeconds, signal }
+  try {
+    const ask: Ask = (execute, parameters) => host.qemuAgent(guest, { execute, arguments: parameters }, limits)
+    return { kind: 'answered', value: await question(ask) }
+  } catch (error) {
+    if (error instanceof LibvirtError) return refusal(error, (performance.now() - startedMs) / 1000)
+    if (!(error instanceof LibvirtTimeoutError)) throw error
+    // Without a guest it is a call that never left our own queue.
+    return error.guest === undefined ? outOfTime : { kind: 'silent', seconds: error.afterMs / 1000 }
+  }
+}
+
+/** What libvirt's error says about one agent. Throws what is not one guest's matter. */
+function refusal(error: LibvirtError, seconds: number): AgentAnswer<never> {
+  if (error.notFound || error.operationInvalid) return { kind: 'not running' }
+  if (error.agentUnavailable) return { kind: 'silent', seconds }
+  if (error.code === ErrorCode.argumentUnsupported) return { kind: 'not configured' }
+  if (error.code === ErrorCode.accessDenied) return { kind: 'not asked', text: error.message }
+  if (error.timedOutInDaemon || error.code === ErrorCode.resourceBusy)
+    return { kind: 'not asked', text: 'another job of libvirt keeps its agent from being asked' }
+  if (error.denied || error.unsupported) throw error
+  return { kind: 'refused', text: error.text }
+}
+
+/** libvirt has one error for an agent that is not there and one that hangs; the channel's state in the XML tells them apart. */
+async function explainSilence<T>(
+  host: AgentHost,
+  guests: readonly Domain[],
+  answers: Map<string, AgentAnswer<T>>,
+  signal: AbortSignal,
+): Promise<void> {
+  const silent = guests.filter(({ uuid }) => answers.get(uuid)?.kind === 'silent')
+  const configs = await readGuestConfigs(host, silent, { signal })
+  for (const { uuid } of silent) {
+    const config = configs.get(uuid)
+    if (config === undefined) answers.set(uuid, { kind: 'not running' })
+    else if (config.agentChannel === undefined) answers.set(uuid, { kind: 'not configured' })
+    else if (config.agentChannel.state === 'disconnected') answers.set(uuid, { kind: 'not connected' })
+  }
+}
