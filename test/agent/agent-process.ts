@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 
@@ -75,6 +76,13 @@ export class AgentProcess {
   /** Makes an empty file in the agent's working directory, which commands may wait for. */
   touch(name: string): void {
     writeFileSync(join(this.directory, name), '')
+  }
+
+  /** Waits for a file in the agent's working directory; returns its text. */
+  async file(name: string): Promise<string> {
+    const path = join(this.directory, name)
+    while (!existsSync(path)) await sleep(10)
+    return readFileSync(path, 'utf8')
   }
 
   /** Ends the agent as an init system does. */
