@@ -56,6 +56,9 @@ const kib = 1024
 
 /** What DOMAIN_GET_CPU_STATS is asked for at most in one call (protocol limit, CPUs). */
 const maximumCpusPerCall = 128
+/** Parameters in one reply to it (protocol limit). */
+const maximumCpuParams = 2048
+const maximumHostCpus = 65_536
 
 /**
  * Every libvirt call this client makes, typed. Each rejects with LibvirtError (the daemon said no),
@@ -376,20 +379,26 @@ export abstract class Calls {
    * (not available with cgroup v2: LibvirtError.unsupported).
    */
   async domainCpuStats(domain: Domain, which: 'total' | 'per cpu', options?: CallOptions): Promise<DomainCpuStats[]> {
-    const ask = <T>(count: number, first: number, cpus: number, read: (params: Params, count: number) => T) =>
+    const ask = <T>(count: number, first: number, cpus: number, read: (reader: XdrReader, params: Params) => T) =>
       this.#ofDomain(
         procedures.domainGetCpuStats,
         domain,
         options,
-        reader => read(decode.readParams(reader, 2048), reader.i32()),
+        reader => read(reader, decode.readParams(reader, maximumCpuParams)),
         writer => writer.u32(count).i32(first).u32(cpus).u32(0),
       )
+    const size = (reader: XdrReader) => sizeUpTo(reader, maximumCpuParams)
     if (which === 'total') {
-      const count = await ask(0, -1, 1, (_params, size) => size)
-      return [await ask(count, -1, 1, params => cpuStats(-1, params))]
+      const count = await ask(0, -1, 1, size)
+      return [
+        await ask(count, -1, 1, (reader, params) => {
+          reader.i32()
+          return cpuStats(-1, params)
+        }),
+      ]
     }
-    const cpus = await ask(0, 0, 0, (_params, size) => size)
-    const fields = await ask(0, 0, 1, (_params, size) => size)
+    const cpus = await ask(0, 0, 0, reader => sizeUpTo(reader, maximumHostCpus))
+    const fields = await ask(0, 0, 1, size)
     const stats: DomainCpuStats[] = []
     for (let first = 0; first < cpus; first += maximumCpusPerCall) {
       stats.push(
@@ -406,7 +415,7 @@ export abstract class Calls {
       domain,
       options,
       reader => {
-        const total = reader.count(2048, decode.minimumParamBytes)
+        const total = reader.count(maximumCpuParams, decode.minimumParamBytes)
         const stats: DomainCpuStats[] = []
         for (let index = 0; index < total; index += fields) {
           const params: Params = new Map()
@@ -1008,6 +1017,13 @@ function readLease(reader: XdrReader): DhcpLease {
     ...(mac === undefined ? {} : { mac }),
     ...(hostname === undefined ? {} : { hostname }),
   }
+}
+
+/** A size the daemon tells, refused unless it is 1 to `maximum`. */
+function sizeUpTo(reader: XdrReader, maximum: number): number {
+  const size = reader.i32()
+  if (size < 1 || size > maximum) throw reader.malformed(`a size of ${size}, 1 to ${maximum} are possible`)
+  return size
 }
 
 function cpuStats(cpu: number, params: Params): DomainCpuStats {

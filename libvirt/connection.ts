@@ -39,6 +39,8 @@ export interface ConnectionCall {
   signal?: AbortSignal | undefined
   subject?: string | undefined
   guest?: string | undefined
+  /** Sent at once, beyond the bound of calls in flight. */
+  urgent?: boolean
   /** Told when the daemon is done with a call whose caller has given up (or when the connection ends). */
   onLateEnd?: (() => void) | undefined
 }
@@ -70,6 +72,7 @@ export class Connection {
   #abandoned = 0
   #closeReason: LibvirtConnectionError | undefined
   #keepaliveTimer: NodeJS.Timeout | undefined
+  #keepaliveAsked = false
   #unansweredPings = 0
   #heardFromDaemon = false
   #held = 0
@@ -156,6 +159,10 @@ export class Connection {
         call.signal.addEventListener('abort', pending.onAbort, { once: true })
       }
       this.#retain()
+      if (call.urgent === true) {
+        this.#send(pending)
+        return
+      }
       this.#waiting.add(pending)
       this.#sendWaiting()
     })
@@ -323,39 +330,40 @@ export class Connection {
     if (this.#held === 0) this.#wire.unref()
   }
 
-  /** Asks the daemon for keepalive without waiting: calls may follow at once. */
+  /** Nothing is asked before the first interval has passed: a short-lived program never pays for keepalive. */
   #startKeepalive(keepalive: { intervalMs: number; count: number }): void {
-    this.#handshake(procedures.supportsFeature, performance.now() + this.#options.timeoutMs, writer =>
-      writer.i32(keepaliveFeature),
-    ).then(
-      reader => {
-        if (!reader.bool() || this.closed) return
-        this.#keepaliveTimer = setInterval(() => this.#checkAlive(keepalive), keepalive.intervalMs)
-        this.#keepaliveTimer.unref()
-      },
-      // A daemon without keepalive is used without it; a lost connection is reported by its own way.
-      () => undefined,
-    )
+    this.#keepaliveTimer = setInterval(() => this.#checkAlive(keepalive), keepalive.intervalMs)
+    this.#keepaliveTimer.unref()
   }
 
   #checkAlive(keepalive: { intervalMs: number; count: number }): void {
     if (this.#heardFromDaemon) {
       this.#heardFromDaemon = false
       this.#unansweredPings = 0
-      return
-    }
-    if (this.#unansweredPings >= keepalive.count) {
+    } else if (this.#unansweredPings >= keepalive.count) {
       const seconds = ((keepalive.count + 1) * keepalive.intervalMs) / 1000
-      this.#fail(
-        new LibvirtConnectionError(
-          'closed',
-          `libvirt at ${this.#options.label} has not answered a ping for ${seconds} s; the connection was given up`,
-        ),
-      )
+      const why = `libvirt at ${this.#options.label} has not answered a ping for ${seconds} s; the connection was given up`
+      this.#fail(new LibvirtConnectionError('closed', why))
       return
+    } else {
+      this.#unansweredPings += 1
     }
-    this.#unansweredPings += 1
-    this.#sendKeepalive(pingProcedure)
+    if (!this.#keepaliveAsked) this.#askKeepalive()
+    else if (this.#unansweredPings > 0) this.#sendKeepalive(pingProcedure)
+  }
+
+  /** The daemon answers pings only after this. It counts as the first ping itself, and does not wait its turn. */
+  #askKeepalive(): void {
+    this.#keepaliveAsked = true
+    const write = (writer: XdrWriter) => writer.i32(keepaliveFeature)
+    const { timeoutMs } = this.#options
+    this.call({ procedure: procedures.supportsFeature, timeoutMs, write, urgent: true }).then(
+      reader => {
+        if (!reader.bool()) clearInterval(this.#keepaliveTimer)
+      },
+      // Without an answer the pings that follow are not answered either, and the connection is given up for that.
+      () => undefined,
+    )
   }
 
   #sendKeepalive(procedure: number): void {
