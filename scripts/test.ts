@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -24,6 +24,8 @@ test/libvirt/uri.test.ts, without type check and lint.
 const wholeRunTimeoutMs = 30 * 60_000
 /** How many test files may want a RabbitMQ virtual host of their own. */
 const virtualHosts = 32
+
+const tap = join(projectDirectory(), 'node_modules/.bin/tap')
 
 /** Counts of what was checked. */
 interface Count {
@@ -62,9 +64,20 @@ function findTests(wanted: readonly string[]): string[] {
   return chosen.map(name => join('build', name))
 }
 
-/** Whether a test file asks for any of the shared services. */
+/** Whether a test file asks for any of the shared services, by what it imports. */
 function wantsServices(file: string): boolean {
-  return /support\/services\.js/.test(readFileSync(join(projectDirectory(), file), 'utf8'))
+  const text = readFileSync(join(projectDirectory(), file), 'utf8')
+  const imported = /import \{([^}]*)\} from "[./]*support\/services\.js"/.exec(text)?.[1] ?? ''
+  return /\b(rabbitmq|libvirtd|guest)\b/.test(imported)
+}
+
+/** tap is compiled with its plugins when they are configured otherwise than delivered (.taprc), once after each `npm ci`. */
+async function prepareTap(): Promise<void> {
+  const built = join(projectDirectory(), 'node_modules/@tapjs/test/test-built')
+  const delivered = readFileSync(join(built, 'dist/esm/index.js'), 'utf8').includes('@tapjs/typescript')
+  if (!delivered && existsSync(join(built, 'node_modules'))) return
+  print('preparing tap')
+  await run(tap, ['build'], { cwd: projectDirectory(), timeoutMs: 300_000 })
 }
 
 /** Starts what the test files share. It is stopped by the end of this process. */
@@ -96,16 +109,13 @@ async function startHealthyGuest() {
 /** Runs test files with tap; one line for each, and what went wrong in it. */
 async function runTests(files: readonly string[], services: SharedServices | undefined): Promise<Count> {
   const jobs = Math.max(1, Math.min(4, cpus().length))
-  const child = spawn(
-    join(projectDirectory(), 'node_modules/.bin/tap'),
-    ['run', `--jobs=${jobs}`, '--reporter=tap', '--no-color', ...files],
-    {
-      cwd: projectDirectory(),
-      detached: true, // a process group, which the watchdog can kill as a whole
-      stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, ...(services && { [sharedServicesVariable]: JSON.stringify(services) }) },
-    },
-  )
+  await prepareTap()
+  const child = spawn(tap, ['run', `--jobs=${jobs}`, '--reporter=tap', '--no-color', ...files], {
+    cwd: projectDirectory(),
+    detached: true, // a process group, which the watchdog can kill as a whole
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...(services && { [sharedServicesVariable]: JSON.stringify(services) }) },
+  })
   const watchdog = await Watchdog.start()
   if (child.pid !== undefined) watchdog.watch(child.pid)
   const limit = setTimeout(() => {
