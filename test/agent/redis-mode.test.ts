@@ -72,5 +72,5 @@ t.test('what the pipeline cannot use is a configuration error', async t => {
   const filters = { when: { attributes: { check: { status: 'eval: value == 2' } } } }
   const agent = new AgentProcess(t, { files: configuration('refused', { filters }), args: ['--validate_config'] })
   t.strictSame(await agent.exit, { status: 2, signal: null })
-  t.match(agent.text.join('\n'), /configuration is invalid[^]*filter when: attribute .*status is a Ruby expression/)
+  t.match(agent.text.join('\n'), /configuration is invalid.*filter when: attribute .*status is a Ruby expression/s)
 })
