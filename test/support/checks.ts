@@ -1,4 +1,6 @@
 import { execFile } from 'node:child_process'
+import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Context } from '../../plugin/check.js'
 import { MemoryState } from '../../plugin/state.js'
@@ -38,9 +40,29 @@ const executableTimeoutMs = 60_000
 export function runExecutable(
   name: string,
   args: readonly string[],
-  { env = {}, uid }: ExecutableOptions = {},
+  options: ExecutableOptions = {},
 ): Promise<ExecutableResult> {
   const file = join(projectDirectory(), 'dist/bin', name)
+  return options.uid === undefined ? execute(file, args, options) : executeCopy(name, file, args, options)
+}
+
+/** Another user may not be allowed to see the project's folder. */
+async function executeCopy(name: string, file: string, args: readonly string[], options: ExecutableOptions) {
+  const directory = mkdtempSync(join(tmpdir(), 'sensu-kvm-'))
+  try {
+    chmodSync(directory, 0o755)
+    copyFileSync(file, join(directory, name))
+    return await execute(join(directory, name), args, options)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+}
+
+function execute(
+  file: string,
+  args: readonly string[],
+  { env = {}, uid }: ExecutableOptions,
+): Promise<ExecutableResult> {
   const options = {
     timeout: executableTimeoutMs,
     env: { PATH: process.env['PATH'], TMPDIR: process.env['TMPDIR'], ...env },
