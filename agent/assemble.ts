@@ -1,11 +1,9 @@
-import { Pipeline } from '../pipeline/pipeline.js'
 import { defaultHttpSocket, defaultSocket, sensuVersion } from '../sensu/defaults.js'
 import { encodeJson } from '../sensu/json.js'
 import type { Logger } from '../sensu/log.js'
 import { redact, redactUrl } from '../sensu/redact.js'
 import { Spawner } from '../sensu/spawn.js'
 import type { ClientDefinition, Json, JsonObject, Settings, SocketSettings } from '../sensu/types.js'
-import { Store } from '../store/store.js'
 import { createTransport } from '../transport/create.js'
 import type { Transport } from '../transport/transport.js'
 import { Agent, type LocalSocket } from './agent.js'
@@ -101,6 +99,8 @@ async function destination(
       publishKeepalive: keepalive => transport.publish('direct', 'keepalives', encodeJson(keepalive)),
     }
   }
+  // loaded only when used: an agent that publishes to a server has no need of a Redis client in memory
+  const [{ Store }, { Pipeline }] = await Promise.all([import('../store/store.js'), import('../pipeline/pipeline.js')])
   const store = await Store.connect(settings.redis, {
     onLost: error =>
       log.warn('redis connection lost, results are kept until it is back', { error: String(error ?? '') }),
