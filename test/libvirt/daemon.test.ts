@@ -343,6 +343,16 @@ t.test('qemu+tls needs certificates both ways', async t => {
   })
 })
 
+t.test('a session daemon has one socket, on which read-only is asked for', async t => {
+  const daemon = await ownLibvirtd(t, { session: true })
+  const host = openHost(t, daemon.uri)
+  t.equal(await host.canonicalUri(), 'qemu:///session')
+  t.same(await host.domains(), [])
+  const guest = { name: 'none', uuid: '0'.repeat(32) }
+  await t.rejects(host.domainState(guest), { name: 'LibvirtError', notFound: true })
+  await t.rejects(host.suspendDomain(guest), { name: 'LibvirtError', notFound: true }, 'read-write where needed')
+})
+
 t.test('a daemon that hangs costs each call its deadline and nothing else', async t => {
   const daemon = await ownLibvirtd(t)
   const host = openHost(t, daemon.readOnlyUri ?? daemon.uri)

@@ -2,13 +2,28 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import t, { type Test } from 'tap'
 import { parseDomainXml } from '../../libvirt/domain-xml.js'
 import { Host, type HostOptions } from '../../libvirt/host.js'
-import type { HostEvents } from '../../libvirt/records.js'
+import type { HostEventName, HostEvents } from '../../libvirt/records.js'
 import { ownGuest, ownLibvirtd } from '../support/services.js'
 
 function openHost(t: Test, uri: string, options: HostOptions = {}): Host {
   const host = Host.open(uri, options)
   t.teardown(() => host.close())
   return host
+}
+
+/** Resolves with the next event of a name (that satisfies a condition). */
+function nextEvent<Name extends HostEventName>(
+  host: Host,
+  name: Name,
+  wanted: (event: HostEvents[Name]) => boolean = () => true,
+): Promise<HostEvents[Name]> {
+  return new Promise(resolve => {
+    const off = host.on(name, event => {
+      if (!wanted(event)) return
+      off()
+      resolve(event)
+    })
+  })
 }
 
 t.setTimeout(300_000)
@@ -175,6 +190,44 @@ t.test('real guests', async t => {
     t.same(await readOnly.domainSnapshots(guest), [])
   })
 
+  t.test('jobs, metadata, balloon and backing chains are seen as they change', async t => {
+    const metadata = nextEvent(readOnly, 'metadataChange')
+    const balloon = nextEvent(readOnly, 'balloonChange')
+    const job = nextEvent(readOnly, 'blockJob', event => event.status === 'completed')
+    await readOnly.eventsReady()
+    await daemon.virsh('metadata', 'first', '--uri', 'urn:x', '--key', 'x', '--set', '<limit warning="1"/>')
+    t.match(await metadata, { domain: { name: 'first' }, type: 'element', namespace: 'urn:x' })
+    t.equal(await readOnly.domainMetadata(guest, { namespace: 'urn:x' }), '<limit warning="1"/>')
+    await daemon.virsh('setmem', 'first', '240M', '--live')
+    t.match(await balloon, { domain: { name: 'first' }, balloonBytes: Number })
+    await daemon.virsh('snapshot-create-as', 'first', 'external', '--disk-only')
+    const { guests } = await readOnly.domainStats({ groups: ['block'], domains: [guest], backing: true })
+    t.match(guests[0]?.blocks, [
+      { name: 'vda', path: /external$/, backingIndex: Number, readOps: Number },
+      { name: 'vda', path: /qcow2$/, capacityBytes: Number },
+    ])
+    await daemon.virsh('blockcommit', 'first', 'vda', '--active', '--pivot', '--wait')
+    t.match(await job, { domain: { name: 'first' }, disk: 'vda', type: 'active commit' })
+    await daemon.virsh('snapshot-delete', 'first', 'external', '--metadata')
+  })
+
+  t.test('a running job is described while it lasts', async t => {
+    const suspended = nextEvent(readOnly, 'lifecycle', event => event.event === 'suspended')
+    const resumed = nextEvent(readOnly, 'lifecycle', event => event.event === 'resumed')
+    await readOnly.eventsReady()
+    const dumping = daemon.virsh('dump', '--memory-only', 'first', `${daemon.directory}/dump`)
+    await suspended
+    t.match(await readOnly.domainJobStats(guest), {
+      type: 'unbounded',
+      operation: 'dump',
+      elapsedMs: Number,
+      memoryTotalBytes: Number,
+    })
+    t.match(await readOnly.domainJob(guest), { type: 'unbounded', elapsedMs: Number, dataTotalBytes: Number })
+    await resumed
+    await dumping
+  })
+
   t.test('a stopped QEMU is named with its silence, and hurts no other guest', async t => {
     const fresh = openHost(t, daemon.readOnlyUri ?? daemon.uri)
     const other = await fresh.domain('second')
@@ -252,4 +305,23 @@ t.test('real guests', async t => {
       state: 'shut off',
     })
   })
+})
+
+t.test('a guest paused by an I/O error is reported with the disk and the reason', async t => {
+  if (process.getuid?.() !== 0) {
+    t.comment('a disk on a small file system needs root')
+    return
+  }
+  const daemon = await ownLibvirtd(t)
+  const guest = await ownGuest(t, daemon, { name: 'full', diskSpaceMiB: 3 })
+  const host = openHost(t, daemon.readOnlyUri ?? daemon.uri)
+  const ioError = nextEvent(host, 'ioError')
+  const suspended = nextEvent(host, 'lifecycle', event => event.event === 'suspended')
+  await host.eventsReady()
+  await guest.fillDisk()
+  t.match(await ioError, { domain: { name: 'full' }, path: /qcow2$/, action: 'pause', reason: 'enospc' })
+  t.match(await suspended, { domain: { name: 'full' }, detail: 'I/O error' })
+  const domain = await host.domain('full')
+  t.match(await host.domainState(domain), { state: 'paused', reason: 'I/O error' })
+  t.match(await host.domainDiskErrors(domain), [{ disk: 'vda', error: 'no space' }])
 })
