@@ -257,6 +257,20 @@ t.test('two calls for any number of guests, one when autostart does not matter',
   t.equal(calls(daemon).length, 3)
 })
 
+t.test('libvirt filters the lists: inactive with autostart, active without, active and not defined', async t => {
+  const { daemon, host } = await fakeHost(t, numbered(1))
+  const asked: number[] = []
+  daemon.on(procedures.listAllDomains, call => {
+    call.arguments.i32()
+    asked.push(call.arguments.u32())
+    call.reply(writer => writer.u32(0).u32(0))
+  })
+  const raw = { 'warn-transient': true, 'warn-no-autostart': true }
+  await check.collect(host, check.parseOptions(raw), checkContext())
+  const [active, inactive, transient, autostart, noAutostart] = [1, 2, 8, 0x400, 0x800]
+  t.same(asked, [inactive + autostart, active + transient, active + noAutostart])
+})
+
 t.test('names: --expect adds to --guest, --exclude wins, what is not there is missing', async t => {
   const { host } = await fakeHost(t, numbered(4))
   const look = async (raw: Parameters<typeof check.parseOptions>[0]) => {
@@ -356,6 +370,8 @@ t.test('a real guest in every state it can be brought into', async t => {
     { running: 1, missing: 1 },
     ['--expect', 'state9=running'],
   )
+  const noAutostart = 'WARNING: state1: active, but does not start with the host: virsh autostart changes that'
+  await prints(noAutostart, 1, { running: 1 }, ['--warn-no-autostart', '--warn-transient'])
   await guest1.suspend()
   await prints('WARNING: state1: paused (user): continue it with virsh resume', 1, { paused: 1 })
   await prints('OK: state1 paused (user)', 0, { paused: 1 }, ['--expect', 'state1=paused'])
