@@ -113,7 +113,8 @@ export class AmqpLink {
   ): Promise<void> {
     try {
       await this.#declare(type, exchange)
-      await this.#channel.assertQueue(queue, QUEUE)
+      // every answer awaited here is time in which the server's requests are lost: a queue in use exists already
+      if (!this.#consumers.has(queue)) await this.#channel.assertQueue(queue, QUEUE)
       await this.#channel.bindQueue(queue, exchange, '')
       await this.#consume(queue, onMessage, options)
     } catch (cause) {
