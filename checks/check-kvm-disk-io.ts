@@ -94,7 +94,7 @@ One libvirt call for any number of guests. Besides, the XML of guests with a slo
 guest, for limits such as \`<metadata><sensu-kvm:limits xmlns:sensu-kvm="urn:sensu-kvm"><check-kvm-disk-io warning="50" critical="200"/></sensu-kvm:limits></metadata>\`.`,
   guests: true,
   options,
-  async collect(host: Host, asked, context): Promise<GuestDisks[]> {
+  async collect(host: Host, asked, context): Promise<readonly GuestDisks[]> {
     const { signal, stage } = context
     stage('reading block statistics')
     const { takenAtMs, guests: all } = await host.domainStats({ groups: ['state', 'block'], signal })

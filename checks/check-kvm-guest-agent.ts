@@ -91,7 +91,7 @@ One libvirt call for any number of guests, two for each running one (its agent's
   guests: true,
   readWrite: true,
   options,
-  async collect(host: Host, { grace }, context): Promise<GuestAgent[]> {
+  async collect(host: Host, { grace }, context): Promise<readonly GuestAgent[]> {
     const { signal, stage, state: store } = context
     stage('listing guests')
     const { takenAtMs, guests: all } = await host.domainStats({ groups: ['state'], signal })

@@ -82,7 +82,7 @@ One libvirt call for any number of guests. Besides, the XML of guests with old s
 guest, for limits such as \`<metadata><sensu-kvm:limits xmlns:sensu-kvm="urn:sensu-kvm"><check-kvm-memory warning="95" critical="98"/></sensu-kvm:limits></metadata>\`.`,
   guests: true,
   options,
-  async collect(host: Host, { guestLimits, maxAge }, context): Promise<GuestMemory[]> {
+  async collect(host: Host, { guestLimits, maxAge }, context): Promise<readonly GuestMemory[]> {
     const { signal, stage } = context
     stage('reading memory statistics')
     const { takenAtMs, guests: all } = await host.domainStats({ groups: ['state', 'balloon'], signal })

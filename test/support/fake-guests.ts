@@ -1,0 +1,78 @@
+import { readDomain } from '../../libvirt/decode.js'
+import { Host, type HostOptions } from '../../libvirt/host.js'
+import { procedures } from '../../libvirt/procedures.js'
+import type { XdrWriter } from '../../libvirt/xdr.js'
+import type { FakeCall } from './fake-libvirtd.js'
+import { FakeLibvirtd } from './fake-libvirtd.js'
+import type { Test } from './services.js'
+
+/** A guest that a fake daemon speaks of. */
+export interface FakeGuest {
+  name: string
+  uuid: string
+  id: number
+  /** virDomainState and reason; running (booted) unless set otherwise. */
+  state?: readonly [state: number, reason: number]
+  /** Bulk statistics besides the state, by libvirt's names; numbers are sent as unsigned 64-bit. */
+  params?: Readonly<Record<string, number | bigint | string>>
+  /** What is inside its `<domain>`; absent when it has vanished when asked for. */
+  xml?: string
+  /** Answers a command to its agent: with what the agent returns, or by itself on the call. */
+  agent?: (command: string, call: FakeCall) => unknown
+}
+
+/** So many running guests, `web1` and on. */
+export function numberedGuests(count: number, change: (index: number) => Partial<FakeGuest> = () => ({})): FakeGuest[] {
+  return Array.from({ length: count }, (_, index) => ({
+    name: `web${index + 1}`,
+    uuid: `00000000-0000-0000-0000-${String(index + 1).padStart(12, '0')}`,
+    id: index + 1,
+    ...change(index),
+  }))
+}
+
+/** A fake daemon with these guests, which may be changed between calls, and a Host connected to it. */
+export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOptions = {}) {
+  const daemon = await FakeLibvirtd.start()
+  const host = Host.open(daemon.uri, options)
+  t.teardown(async () => {
+    await host.close()
+    await daemon.remove()
+  })
+  const named = (call: FakeCall) => {
+    const { uuid } = readDomain(call.arguments)
+    return guests.find(guest => guest.uuid === uuid)
+  }
+  daemon.on(procedures.getAllDomainStats, call => call.reply(writer => writer.array(guests, writeGuest)))
+  daemon.on(procedures.domainGetControlInfo, call => call.reply(writer => writer.u32(0).u32(0).u64(0)))
+  daemon.on(procedures.domainGetXml, call => {
+    const guest = named(call)
+    if (guest?.xml === undefined) call.fail(42, 'Domain not found')
+    else call.reply(writer => writer.string(`<domain><name>${guest.name}</name>${guest.xml}</domain>`))
+  })
+  daemon.on(procedures.qemuAgentCommand, call => {
+    const guest = named(call)
+    const { execute }: { execute: string } = JSON.parse(call.arguments.string())
+    const answer = guest?.agent?.(execute, call)
+    if (answer !== undefined) call.reply(writer => writer.optionalString(JSON.stringify({ return: answer })))
+  })
+  /** What has been asked about guests. */
+  const asked = () => daemon.called.filter(name => /^(DOMAIN|QEMU|CONNECT_GET_ALL)/.test(name))
+  return { daemon, host, asked }
+}
+
+function writeGuest(writer: XdrWriter, { name, uuid, id, state = [1, 1], params = {} }: FakeGuest): void {
+  const [code, reason] = state
+  const entries = Object.entries(params)
+  writer
+    .string(name)
+    .uuid(uuid)
+    .i32(id)
+    .u32(entries.length + 2)
+  writer.string('state.state').i32(1).i32(code).string('state.reason').i32(1).i32(reason)
+  for (const [key, value] of entries) {
+    writer.string(key)
+    if (typeof value === 'string') writer.i32(7).string(value)
+    else writer.i32(4).u64(value)
+  }
+}
