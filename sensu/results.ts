@@ -1,6 +1,16 @@
 import { deepMerge } from './deep-merge.js'
 import { defaultHookTimeoutSeconds, sensuVersion } from './defaults.js'
-import { entriesOf, type Float, float, fromEntries, isObject, isSet, isTruthy, member } from './json-value.js'
+import {
+  entriesOf,
+  type Float,
+  float,
+  fromEntries,
+  isInteger,
+  isObject,
+  isSet,
+  isTruthy,
+  member,
+} from './json-value.js'
 import { defaultRedactedNames, redact } from './redact.js'
 import { plainText } from './text-forms.js'
 import type { CheckDefinition, CheckResult, CheckWithResult, ClientDefinition, Json, JsonObject } from './types.js'
@@ -94,7 +104,7 @@ export function standaloneRequest(name: string, definition: CheckDefinition, now
 
 /** Whether the client itself schedules the check: standalone, published, with an interval or a cron line. */
 export function isStandalone(check: CheckDefinition): boolean {
-  const scheduled = typeof check.cron === 'string' || typeof check.interval === 'number'
+  const scheduled = typeof check.cron === 'string' || isInteger(check.interval)
   return isTruthy(check.standalone) && check.publish !== false && scheduled
 }
 

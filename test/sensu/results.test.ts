@@ -136,6 +136,7 @@ t.test('standalone checks', async t => {
     [{ standalone: false, interval: 5 }, false],
     [{ interval: 5 }, false],
     [{ standalone: true, interval: '5' }, false],
+    [{ standalone: true, interval: 1.5 }, false],
   ]
   for (const [check, wanted] of scheduled) t.equal(isStandalone(check), wanted, stringifyJson(check))
 })

@@ -127,7 +127,7 @@ t.test('a grandchild in the background delays the result, at most to the time li
 t.test('the output of a process that escaped does not get into later results', async t => {
   const one = spawner(t, { limit: 1 })
   const file = `${t.testdir()}/pid`
-  const command = `setsid sh -c 'echo $$ >${file}; while sleep 0.01; do echo intruder; done' & sleep 50`
+  const command = `setsid sh -c 'trap "" PIPE; echo $$ >${file}; while sleep 0.01; do echo intruder; done' 2>/dev/null & sleep 50`
   t.equal((await one.run({ command, timeoutSeconds: 0.5 })).timedOut, true)
   t.teardown(() => process.kill(Number(readFileSync(file, 'utf8')), 'SIGKILL'))
   for (let i = 0; i < 40; i++) t.equal((await one.run({ command: 'echo own' })).output.toString(), 'own\n')
