@@ -167,7 +167,7 @@ async function main(wanted: readonly string[]): Promise<void> {
   const counts: Count[] = []
   if (wanted.length === 0) {
     counts.push(await check('types (tsc)', 'tsc', ['--noEmit']))
-    counts.push(await check('format and lint (biome)', 'biome', ['ci', '--error-on-warnings', '.']))
+    counts.push(await check('format and lint (biome)', 'biome', ['ci', '--colors=off', '--error-on-warnings', '.']))
   }
   const services = files.some(wantsServices) ? await startServices() : undefined
   counts.push(await runTests(files, services))

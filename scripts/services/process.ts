@@ -84,8 +84,8 @@ export interface ProcessOptions {
   args: readonly string[]
   env?: NodeJS.ProcessEnv
   cwd?: string
-  /** Standard output and error are appended to this file. */
-  logFile: string
+  /** Standard output and error are appended to this file; without it they are lost. */
+  logFile?: string
 }
 
 /** A daemon of ours, leader of a process group of its own (a terminal's Ctrl-C does not reach it). */
@@ -160,7 +160,8 @@ export class ManagedProcess {
 
 /** Starts a daemon in its own session and process group; it does not keep this process alive. */
 export async function startProcess(options: ProcessOptions): Promise<ManagedProcess> {
-  const log = openSync(options.logFile, 'a')
+  const logFile = options.logFile ?? '/dev/null'
+  const log = openSync(logFile, 'a')
   try {
     const child = spawn(options.command, options.args, {
       detached: true,
@@ -175,7 +176,7 @@ export async function startProcess(options: ProcessOptions): Promise<ManagedProc
     }
     if (child.pid === undefined) throw new Error(`${options.name} has no process id`)
     child.unref()
-    return new ManagedProcess(options.name, child.pid, options.logFile, child)
+    return new ManagedProcess(options.name, child.pid, logFile, child)
   } finally {
     closeSync(log)
   }
