@@ -1,6 +1,5 @@
-import { deepMerge } from '../sensu/deep-merge.js'
-import { isObject } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
+import { deregistrationCheck } from '../sensu/results.js'
 import type { Settings } from '../sensu/types.js'
 import { type Transport, TransportError } from '../transport/transport.js'
 import type { Executions } from './executions.js'
@@ -141,14 +140,9 @@ export class Agent {
     else onFatal()
   }
 
-  /** Only `true` counts. Attributes of `client.deregistration` go first, and cannot replace the essential ones. */
+  /** Only `true` counts. */
   #deregister(): void {
-    const { deregister, deregistration } = this.#parts.settings.client
-    if (deregister !== true) return
-    const base = { handler: 'deregistration', status: 1 }
-    const check = isObject(deregistration) ? deepMerge(base, deregistration) : base
-    const now = Math.floor(Date.now() / 1000)
-    const essential = { name: 'deregistration', output: 'client initiated deregistration', issued: now, executed: now }
-    this.#parts.results.publish({ ...check, ...essential })
+    const { client } = this.#parts.settings
+    if (client.deregister === true) this.#parts.results.publish(deregistrationCheck(client, Date.now()))
   }
 }

@@ -71,7 +71,7 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
     results,
     sink,
     funnel: `${client.name}-${sensuVersion}-${startedSeconds}`,
-    keepalives: new Keepalives({ client, version: sensuVersion, log, publish: publishKeepalive }),
+    keepalives: new Keepalives({ client, log, publish: publishKeepalive }),
     standalone: new StandaloneChecks({ clientName: client.name, checks, executions, log }),
     sockets: localSockets(settings, log, results, transport),
     worksOffline: own['results.to'] === 'redis',

@@ -1,8 +1,8 @@
 import { isUtf8 } from 'node:buffer'
 import { encodeJson } from '../sensu/json.js'
-import { float, isSet, toNumber } from '../sensu/json-value.js'
+import { isSet, toNumber } from '../sensu/json-value.js'
 import type { Spawner } from '../sensu/spawn.js'
-import type { ClientDefinition, Json, JsonObject } from '../sensu/types.js'
+import type { Json, JsonObject } from '../sensu/types.js'
 import type { InProcessChecks } from './in-process.js'
 import type { Slots } from './slots.js'
 
@@ -16,12 +16,6 @@ export interface Outcome {
 /** What a check's command came to; a check of ours may bring one outcome per guest with it. */
 export interface CheckOutcome extends Outcome {
   guests: (Outcome & { source: string })[]
-}
-
-/** What a command with `stdin: true` reads. */
-export interface CommandInput {
-  client: ClientDefinition
-  check: JsonObject
 }
 
 export interface CommandRunnerOptions {
@@ -40,17 +34,17 @@ export class CommandRunner {
   }
 
   /**
-   * Runs `definition.command` with its `timeout` (seconds; none when absent, null or 0) and `stdin`. Never rejects:
+   * Runs `definition.command` with its `timeout` (seconds; none when absent, null or 0); with `stdin: true` it reads `input`. Never rejects:
    * what cannot be run has the output `Unexpected error: …` and status 3 (Sensu 1.9).
    */
-  run(definition: JsonObject, input: CommandInput): Promise<CheckOutcome> {
+  run(definition: JsonObject, input: JsonObject): Promise<CheckOutcome> {
     const { slots, inProcess } = this.#options
     const { command, timeout, stdin } = definition
     const timeoutSeconds = isSet(timeout) ? toNumber(timeout) : 0
     const plain = stdin !== true && typeof command === 'string' && timeoutSeconds !== undefined
     const call = plain ? inProcess?.resolve(command) : undefined
     if (plain && inProcess && call) return slots.run(() => inProcess.run(call, timeoutSeconds))
-    return slots.run(() => this.#spawn(command, timeout, stdin === true ? encodeJson({ ...input }) : undefined))
+    return slots.run(() => this.#spawn(command, timeout, stdin === true ? encodeJson(input) : undefined))
   }
 
   async #spawn(command: Json | undefined, timeoutSeconds: Json | undefined, stdin?: Buffer): Promise<CheckOutcome> {
@@ -58,9 +52,4 @@ export class CommandRunner {
     const { output, status } = await this.#options.spawner.run(request)
     return { output: isUtf8(output) ? output.toString() : output, status, guests: [] }
   }
-}
-
-/** Seconds since a moment of `performance.now()`, to the millisecond; always a float on the wire. */
-export function durationSeconds(startedMs: number): Json {
-  return float(Math.round(performance.now() - startedMs) / 1000)
 }

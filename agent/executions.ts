@@ -1,9 +1,17 @@
-import { isObject, isTruthy } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
-import { substituteTokens } from '../sensu/tokens.js'
+import {
+  checkKey,
+  durationSeconds,
+  epochSeconds,
+  mergeLocalDefinition,
+  safeModeResult,
+  standardInput,
+  unmatchedTokensResult,
+} from '../sensu/results.js'
+import { substituteCheck } from '../sensu/tokens.js'
 import type { CheckDefinition, ClientDefinition, Json, JsonObject } from '../sensu/types.js'
-import { type CommandRunner, durationSeconds, type Outcome } from './commands.js'
-import { runHook } from './hooks.js'
+import type { CommandRunner, Outcome } from './commands.js'
+import { withHookRun } from './hooks.js'
 import type { Results } from './results.js'
 
 export interface ExecutionsOptions {
@@ -45,18 +53,12 @@ export class Executions {
     const { log, safeMode, results } = this.#options
     log.debug('processing check', { check: request })
     const local = this.#localDefinition(request)
-    const check = local && !('proxy_requests' in request) ? { ...request, ...local } : request
+    const check = mergeLocalDefinition(request, local)
     if (!('command' in check)) {
       // our only extensions are the checks inside this process, which have a command
       log.warn('unknown check extension', { check })
     } else if (safeMode && !local) {
-      results.publish({
-        ...check,
-        output: 'Check is not locally defined (safe mode)',
-        status: 3,
-        handle: false,
-        executed: epochSeconds(),
-      })
+      results.publish(safeModeResult(check, Date.now()))
     } else {
       this.#executeOnce(check)
     }
@@ -71,7 +73,7 @@ export class Executions {
   #executeOnce(check: JsonObject): void {
     const { log } = this.#options
     log.debug('attempting to execute check command', { check })
-    const key = isTruthy(check['source']) ? `${check['source']}:${check['name']}` : String(check['name'])
+    const key = checkKey(check)
     if (this.#inProgress.has(key)) {
       log.warn('previous check command execution in progress', { check })
       return
@@ -90,58 +92,22 @@ export class Executions {
     for (const resolve of this.#onIdle.splice(0)) resolve()
   }
 
-  async #execute(check: JsonObject): Promise<void> {
+  async #execute(request: JsonObject): Promise<void> {
     const { client, commands, results } = this.#options
-    const { value, unmatched } = substituteTokens(check, client)
-    const substituted: JsonObject = isObject(value) ? value : {}
-    const base = publishable(check, substituted)
-    base['executed'] = epochSeconds()
-    if (unmatched.length > 0) {
-      const output = `Unmatched client token(s): ${unmatched.join(', ')}`
-      results.publish({ ...base, output, status: 3, handle: false })
-      return
-    }
+    const { check, command, unmatched } = substituteCheck(request, client)
+    if (unmatched.length > 0) return results.publish(unmatchedTokensResult(check, unmatched, Date.now()))
+    const started: JsonObject = { ...check, executed: epochSeconds(Date.now()) }
     const startedMs = performance.now()
-    const outcome = await commands.run(substituted, { client, check: base })
-    const duration = durationSeconds(startedMs)
-    for (const guest of outcome.guests)
-      await this.#finish({ ...base, source: guest.source }, substituted, guest, duration)
-    await this.#finish(base, substituted, outcome, duration)
+    const outcome = await commands.run({ ...check, command }, standardInput(client, started))
+    const duration = durationSeconds(performance.now() - startedMs)
+    for (const guest of outcome.guests) await this.#finish({ ...started, source: guest.source }, guest, duration)
+    await this.#finish(started, outcome, duration)
   }
 
   /** Adds outcome and hook to the check and publishes it. */
-  async #finish(base: JsonObject, substituted: JsonObject, outcome: Outcome, duration: Json): Promise<void> {
+  async #finish(started: JsonObject, { output, status }: Outcome, duration: Json): Promise<void> {
     const { client, commands, log, results } = this.#options
-    const check: JsonObject = { ...base, duration, output: outcome.output, status: outcome.status }
-    check['hooks'] = await runHook(check, substituted['hooks'], { client, commands, log })
-    if (check['hooks'] === undefined) delete check['hooks']
-    results.publish(check)
+    const check: JsonObject = { ...started, duration, output, status }
+    results.publish(await withHookRun(check, { client, commands, log }))
   }
-}
-
-/**
- * The check as it is published: substituted, except for the commands, which may hold secrets by then.
- * Null `hooks` and an empty `source` disappear.
- */
-function publishable(check: JsonObject, substituted: JsonObject): JsonObject {
-  const result: JsonObject = { ...substituted, command: check['command'] ?? null }
-  if (result['hooks'] === null) delete result['hooks']
-  if (result['source'] === '') delete result['source']
-  const { hooks: original } = check
-  const { hooks } = result
-  if (isObject(hooks) && isObject(original)) result['hooks'] = withOriginalCommands(hooks, original)
-  return result
-}
-
-function withOriginalCommands(hooks: JsonObject, original: JsonObject): JsonObject {
-  const result = { ...hooks }
-  for (const [key, hook] of Object.entries(hooks)) {
-    const source = original[key]
-    if (isObject(hook) && isObject(source) && 'command' in hook) result[key] = { ...hook, command: source['command'] }
-  }
-  return result
-}
-
-function epochSeconds(): number {
-  return Math.floor(Date.now() / 1000)
 }

@@ -1,13 +1,10 @@
+import { keepaliveIntervalSeconds } from '../sensu/defaults.js'
 import type { Logger } from '../sensu/log.js'
-import { redact } from '../sensu/redact.js'
+import { keepaliveMessage } from '../sensu/results.js'
 import type { ClientDefinition, JsonObject } from '../sensu/types.js'
-
-/** Sensu's fixed rhythm; servers judge clients by it (warning after 120 s). */
-const INTERVAL_MS = 20_000
 
 export interface KeepalivesOptions {
   client: ClientDefinition
-  version: string
   log: Logger
   /** Sends one keepalive where it belongs. */
   publish(keepalive: JsonObject): Promise<void>
@@ -26,7 +23,7 @@ export class Keepalives {
   start(): void {
     this.#options.log.debug('scheduling keepalives')
     this.stop()
-    this.#timer = setInterval(() => this.#publish(), INTERVAL_MS)
+    this.#timer = setInterval(() => this.#publish(), keepaliveIntervalSeconds * 1000)
     this.#publish()
   }
 
@@ -35,19 +32,12 @@ export class Keepalives {
   }
 
   #publish(): void {
-    const { log, publish } = this.#options
-    const payload = this.#payload()
+    const { client, log, publish } = this.#options
+    const payload = keepaliveMessage(client, Date.now())
     log.debug('publishing keepalive', { payload })
     publish(payload).catch((error: unknown) => {
       const reason = error instanceof Error ? error.message : String(error)
       log.error('failed to publish keepalive', { payload, error: reason })
     })
-  }
-
-  /** The whole client definition; `version` and `timestamp` last, or where the definition has them already. */
-  #payload(): JsonObject {
-    const { client, version } = this.#options
-    const keepalive: JsonObject = { ...client, version, timestamp: Math.floor(Date.now() / 1000) }
-    return redact(keepalive, client.redact)
   }
 }

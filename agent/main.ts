@@ -6,6 +6,7 @@ import { Logger } from '../sensu/log.js'
 import { printSettings, reportValidity, writeLoadedFiles } from '../sensu/settings.js'
 import type { Settings } from '../sensu/types.js'
 import { type AssembledAgent, assembleAgent } from './assemble.js'
+import { isInBackground, settleInBackground, startInBackground } from './background.js'
 import { loadConfiguration } from './configuration.js'
 import { logExtensions } from './extensions.js'
 import type { AgentSettings } from './settings.js'
@@ -65,13 +66,15 @@ async function configureAndRun(
   log: Logger,
   programs: readonly CheckProgram<Host>[],
 ): Promise<number> {
+  const inBackground = isInBackground(process.env)
   const { settings, own, notices, errors, loadedFiles } = loadConfiguration(options, process.env)
   if (options.validateConfig) {
     const { text, status } = reportValidity(errors)
     process.stdout.write(text)
     return status
   }
-  for (const notice of notices) log.log(notice)
+  // the process that started this one has logged the same before
+  if (!inBackground) for (const notice of notices) log.log(notice)
   for (const { message, ...data } of errors) log.fatal(message, data)
   if (options.printConfig) {
     log.warn('outputting compiled configuration and exiting')
@@ -83,8 +86,16 @@ async function configureAndRun(
     return BAD_CONFIGURATION
   }
   const environment = commandEnvironment(own, writeLoadedFiles('client', loadedFiles, process.env))
-  logExtensions(options.extensionDirectory, settings, log)
-  log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
+  if (inBackground) {
+    settleInBackground()
+  } else {
+    logExtensions(options.extensionDirectory, settings, log)
+    log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
+    if (options.background) {
+      await startInBackground()
+      return 0
+    }
+  }
   if (options.pidFile !== undefined && !writePidFile(options.pidFile, log)) return BAD_CONFIGURATION
   await run({ settings, own, log, programs, environment })
   return 0

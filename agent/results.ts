@@ -1,3 +1,4 @@
+import { resultMessage } from '../sensu/results.js'
 import type { CheckResult, CheckWithResult, ClientDefinition } from '../sensu/types.js'
 
 /** Where results go: to the transport, or into Redis. Exactly one is in use. */
@@ -27,9 +28,7 @@ export class Results {
   }
 
   publish(check: CheckWithResult): void {
-    const { name, signature } = this.#client
-    const payload: CheckResult = { client: name, check }
-    if (typeof signature === 'string') payload.signature = signature
+    const payload = resultMessage(this.#client, check)
     this.#log.info('publishing check result', { payload })
     this.#sink.deliver(payload)
   }

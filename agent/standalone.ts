@@ -1,6 +1,6 @@
 import { type Cron, nextRun, parseCron } from '../sensu/cron.js'
-import { isTruthy } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
+import { isStandalone, standaloneRequest } from '../sensu/results.js'
 import { splayDelayMs } from '../sensu/splay.js'
 import { isSubdued } from '../sensu/subdue.js'
 import type { CheckDefinition, JsonObject } from '../sensu/types.js'
@@ -57,24 +57,24 @@ export class StandaloneChecks {
 
   #execute(name: string, check: JsonObject): void {
     const { executions, log } = this.#options
-    const due: JsonObject = { ...check, name }
+    const due = standaloneRequest(name, check, Date.now())
     if (isSubdued(check['subdue'], new Date())) {
       log.info('check execution was subdued', { check: due })
       return
     }
-    executions.process({ ...due, issued: Math.floor(Date.now() / 1000) })
+    executions.process(due)
   }
 }
 
 /** Cron wins over interval. Undefined for checks that others schedule. */
 function scheduleOf(check: JsonObject, splayKey: string): Schedule | undefined {
-  const { standalone, publish, cron, interval } = check
-  if (!isTruthy(standalone) || publish === false) return undefined
+  const { cron, interval } = check
+  if (!isStandalone(check)) return undefined
   if (typeof cron === 'string') {
     const parsed: Cron | undefined = parseCron(cron)
     return parsed && (nowMs => nextRun(parsed, new Date(nowMs)).getTime())
   }
-  if (typeof interval !== 'number' || !Number.isInteger(interval) || interval <= 0) return undefined
+  if (typeof interval !== 'number' || interval <= 0) return undefined
   // never the very moment of the run before
   return nowMs => nowMs + (splayDelayMs(splayKey, interval, nowMs) || interval * 1000)
 }

@@ -1,4 +1,5 @@
-import { isObject, isTruthy } from '../sensu/json-value.js'
+import { isObject } from '../sensu/json-value.js'
+import { issuedNow, withResultDefaults } from '../sensu/results.js'
 import type { CheckWithResult, Json } from '../sensu/types.js'
 import { validateResult } from '../sensu/validate.js'
 import type { Results } from './results.js'
@@ -18,11 +19,9 @@ export function publishSubmitted(document: Json, results: Results): void {
 
 function completed(item: Json): CheckWithResult {
   if (!isObject(item)) throw new InvalidResultError('check result must be a hash')
-  const now = Math.floor(Date.now() / 1000)
-  const check = { ...item }
-  if (!isTruthy(check['status'])) check['status'] = 0
-  if (!isTruthy(check['executed'])) check['executed'] = now
+  const nowMs = Date.now()
+  const check = withResultDefaults(item, nowMs)
   const message = validateResult(check)
   if (message !== undefined) throw new InvalidResultError(message)
-  return { ...check, issued: now }
+  return issuedNow(check, nowMs)
 }
