@@ -30,7 +30,7 @@ interface Watched {
   readonly startSeen: boolean
   /** Whether its agent has ever answered. */
   readonly answered: boolean
-  /** Whether its agent kept us waiting last time. */
+  /** Whether its agent kept us waiting when it was last asked. */
   readonly silent: boolean
 }
 
@@ -97,7 +97,7 @@ One libvirt call for any number of guests, two for each running one (its agent's
     const { takenAtMs, guests: all } = await host.domainStats({ groups: ['state'], signal })
     const guests = context.selectGuests(all.flatMap(({ domain, state }) => (state ? [{ ...domain, state }] : [])))
     const running = guests.filter(({ state }) => state.state === 'running' || state.state === 'blocked')
-    const watched = watch(await store.read(), running, takenAtMs, grace)
+    const watched = watch(await store.read(), guests, takenAtMs, grace)
     stage('asking guest agents')
     const wasSilent = ({ uuid }: Domain) => Number(watched.get(uuid)?.silent === true)
     const inOrder = running.toSorted((one, other) => wasSilent(one) - wasSilent(other))
@@ -145,17 +145,18 @@ function record(value: unknown): Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null ? { ...value } : {}
 }
 
-/** What is known of the running guests before they are asked: carried on for a guest that still is in the same run. */
-function watch(last: unknown, running: readonly Domain[], nowMs: number, graceSeconds: number): Map<string, Watched> {
-  const { atMs, guests } = record(last)
+/** What is known of guests before they are asked: carried on for one that still is in the same run, paused or not; one that is off has none. */
+function watch(last: unknown, guests: readonly Domain[], nowMs: number, graceSeconds: number): Map<string, Watched> {
+  const { atMs, guests: seen } = record(last)
   const lastMs = typeof atMs === 'number' && atMs <= nowMs ? atMs : undefined
   const startSeen = lastMs !== undefined && nowMs - lastMs <= graceSeconds * 1000
-  const before = lastMs === undefined ? {} : record(guests)
+  const before = lastMs === undefined ? {} : record(seen)
   return new Map(
-    running.map(({ uuid, id = 0 }) => {
+    guests.flatMap(({ uuid, id }) => {
+      if (id === undefined) return []
       const known = Object.hasOwn(before, uuid) ? before[uuid] : undefined
       const fresh = { id, sinceMs: nowMs, startSeen, answered: false, silent: false }
-      return [uuid, isWatched(known) && known.id === id ? known : fresh]
+      return [[uuid, isWatched(known) && known.id === id ? known : fresh] as const]
     }),
   )
 }
@@ -166,12 +167,12 @@ function isWatched(value: unknown): value is Watched {
   return typeof id === 'number' && typeof sinceMs === 'number' && flags
 }
 
-/** What the next run is to know. An agent that refuses a command has answered. */
+/** What the next run is to know. An agent that refuses a command has answered; of one that was not asked nothing new is known. */
 function kept(atMs: number, watched: ReadonlyMap<string, Watched>, answers: ReadonlyMap<string, AgentAnswer<unknown>>) {
   const guests = [...watched].map(([uuid, guest]) => {
-    const kind = answers.get(uuid)?.kind
+    const kind = answers.get(uuid)?.kind ?? 'not asked'
     const answered = guest.answered || kind === 'answered' || kind === 'refused'
-    return [uuid, { ...guest, answered, silent: kind === 'silent' || kind === 'not asked' }] as const
+    return [uuid, { ...guest, answered, silent: kind === 'not asked' ? guest.silent : kind === 'silent' }] as const
   })
   return { atMs, guests: Object.fromEntries(guests) }
 }

@@ -92,6 +92,9 @@ async function askOne<T>(
   }
 }
 
+const permissionRemedy =
+  "guest agents need libvirt's read-write socket: run as root or as a member of group libvirt, or let polkit allow org.libvirt.unix.manage"
+
 /** What libvirt's error says about one agent. Throws what is not one guest's matter. */
 function refusal(error: LibvirtError, seconds: number): AgentAnswer<never> {
   if (error.notFound || error.operationInvalid) return { kind: 'not running' }
@@ -100,7 +103,8 @@ function refusal(error: LibvirtError, seconds: number): AgentAnswer<never> {
   if (error.code === ErrorCode.accessDenied) return { kind: 'not asked', text: error.message }
   if (error.timedOutInDaemon || error.code === ErrorCode.resourceBusy)
     return { kind: 'not asked', text: 'another job of libvirt keeps its agent from being asked' }
-  if (error.denied || error.unsupported) throw error
+  if (error.denied) throw new Error(`${permissionRemedy} (${error.text})`, { cause: error })
+  if (error.unsupported) throw error
   return { kind: 'refused', text: error.text }
 }
 
