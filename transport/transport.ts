@@ -44,7 +44,10 @@ export interface TransportLog {
 }
 
 export interface SubscribeOptions {
-  /** Acknowledge each message when `onMessage` has finished, instead of when the broker sent it. Default: false. */
+  /**
+   * Acknowledge each message when `onMessage` has finished, instead of when the broker sent it. Redis knows no
+   * acknowledgements: there the next message is taken when `onMessage` has finished. Default: false.
+   */
   acknowledge?: boolean
 }
 
@@ -66,8 +69,9 @@ export interface Transport extends EventEmitter<TransportEvents> {
   /** Resolves when the broker has confirmed the message, rejects with a TransportError when it was not delivered. */
   publish(type: PipeType, pipe: string, message: Buffer): Promise<void>
   /**
-   * Delivers the messages of `pipe` through the queue `funnel`. Several pipes may share one funnel; the handler
-   * of the first subscription then receives all of them. A handler must not throw.
+   * Delivers the messages of `pipe` through the queue `funnel`. Several pipes may share one funnel, and then should
+   * share their handler: RabbitMQ gives all of them to the first, Redis, which has no funnels, each to its own.
+   * A handler must not throw.
    */
   subscribe(
     type: PipeType,
@@ -78,5 +82,6 @@ export interface Transport extends EventEmitter<TransportEvents> {
   ): Promise<void>
   /** Stops all deliveries. Never rejects. */
   unsubscribeAll(): Promise<void>
+  /** Of a queue; with Redis of the list of that name, whose consumers are counted as far as they are this project's. */
   stats(funnel: string): Promise<QueueStats>
 }
