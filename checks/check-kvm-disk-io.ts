@@ -90,8 +90,7 @@ them, waiting is what the limit is for: the latency is reported as throttled and
 
 Disks that appear are collected from then on, disks and guests that vanish are forgotten; guests that do not run are not looked at.
 
-One libvirt call for any number of guests. Besides, the XML of guests with a slow disk is read for its limits, and with \`--guest-limits\` that of every
-guest, for limits such as \`<metadata><sensu-kvm:limits xmlns:sensu-kvm="urn:sensu-kvm"><check-kvm-disk-io warning="50" critical="200"/></sensu-kvm:limits></metadata>\`.`,
+One libvirt call for any number of guests. Besides, the XML of guests with a slow disk is read for its limits, and with \`--guest-limits\` that of every guest.`,
   guests: true,
   options,
   async collect(host: Host, asked, context): Promise<readonly GuestDisks[]> {

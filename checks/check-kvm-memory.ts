@@ -78,8 +78,8 @@ machine that the check runs on; or since the last run. A guest without is UNKNOW
 Swapping and major page faults are means between a guest's last reports before two runs, so they are known from the second run on. They are judged only while
 less than \`--low-free\` is free.
 
-One libvirt call for any number of guests. Besides, the XML of guests with old statistics is read for their period (not with \`--max-age\`), and with \`--guest-limits\` that of every
-guest, for limits such as \`<metadata><sensu-kvm:limits xmlns:sensu-kvm="urn:sensu-kvm"><check-kvm-memory warning="95" critical="98"/></sensu-kvm:limits></metadata>\`.`,
+One libvirt call for any number of guests. Besides, the XML of guests with old statistics is read for their period (not with \`--max-age\`), and with \`--guest-limits\` that of
+every guest.`,
   guests: true,
   options,
   async collect(host: Host, { guestLimits, maxAge }, context): Promise<readonly GuestMemory[]> {

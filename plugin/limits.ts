@@ -5,7 +5,7 @@ import { parseRange, type Range } from './range.js'
 export const guestLimitsOption = {
   guestLimits: {
     type: 'flag',
-    summary: "Let the guests' own metadata set limits (reads the XML of every guest: one more call each).",
+    summary: "Let the guests' own metadata set limits (reads the XML of every guest, one more call each).",
   },
 } as const
 

@@ -90,7 +90,12 @@ const rangesText = `A limit is \`[@][start:][end]\`, as the Monitoring Plugins w
 
 An empty range, a lone \`:\`, an end below the start, exponents and units (\`80%\`) are refused.`
 
-const guestsText = `Limits of one guest may be set in its libvirt metadata; they win over the command line for that guest.
+const guestsText = `With \`--guest-limits\`, where a check has it, limits may be set in a guest's own libvirt metadata: attributes with the names of the check's options, in an element with the
+check's name. They win over the command line for that guest.
+
+\`\`\`sh
+virsh metadata web1 urn:sensu-kvm --key sensu-kvm --live --config --set '<limits><check-kvm-memory warning="95" critical="98"/></limits>'
+\`\`\`
 
 With \`--per-guest\` each guest gets a result of its own, whose source is the guest's name in the characters that Sensu allows: letters, digits,
 \`.\`, \`-\` and \`_\` stay, every other byte becomes \`_x\` and two upper-case hexadecimal digits (\`my vm\` is \`my_x20vm\`), and a \`_\` in front of what looks

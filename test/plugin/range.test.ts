@@ -1,5 +1,5 @@
 import t from 'tap'
-import { crossedLimit, parseRange, RangeSyntaxError, violates } from '../../plugin/range.js'
+import { crossedLimit, parseRange, RangeSyntaxError, rangeIn, violates } from '../../plugin/range.js'
 
 t.test('a value alerts outside a range, and with @ inside; the ends belong to it', async t => {
   const table: [range: string, alerts: number[], fine: number[]][] = [
@@ -76,4 +76,11 @@ t.test('the crossed part of a limit is named in words, with its unit', async t =
   t.equal(crossedLimit(parseRange('@~:20'), 15), 'at most 20')
   t.equal(crossedLimit(parseRange('@10:'), 15), 'at least 10')
   t.equal(crossedLimit(parseRange('1073741824:'), 5, 'B'), 'below 1 GiB')
+})
+
+t.test('a limit keeps its meaning in a larger unit', async t => {
+  t.same(rangeIn(1000, parseRange('20')), parseRange('0.02'))
+  t.same(rangeIn(1000, parseRange('35:')), parseRange('0.035:'))
+  t.same(rangeIn(1000, parseRange('@~:100')), parseRange('@~:0.1'))
+  t.equal(rangeIn(1000, undefined), undefined)
 })
