@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { readdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
+import { makeTemporaryDirectory } from '../../scripts/services/process.js'
 import { libvirtd, rabbitmq } from '../support/services.js'
 import { AgentProcess, agentFile } from './agent-process.js'
 import { ServerSide } from './server-side.js'
@@ -56,6 +57,7 @@ const stable: [program: string, words: string[]][] = [
   ['check-kvm-host-memory', ['--warning', '1:2:3']],
 ]
 
+t.setTimeout(180_000)
 t.test('a check inside the agent has the output and status of its executable', async t => {
   const { name } = await start(t)
   let number = 0
@@ -66,6 +68,17 @@ t.test('a check inside the agent has the output and status of its executable', a
     await server.request(`client:${name}`, { name: check, command })
     const [{ check: result }, expected] = await Promise.all([server.result(check), executable(program, words)])
     t.strictSame({ output: result.output, status: result.status }, expected, command)
+  }
+})
+
+t.test('a libvirt that stays away gives the same words every time, as the executable does', async t => {
+  const { name } = await start(t)
+  const words = ['--uri', 'qemu+unix:///system?socket=/nowhere/libvirt-sock']
+  const expected = await executable('check-kvm-state', words)
+  for (const check of ['away-1', 'away-2', 'away-3']) {
+    await server.request(`client:${name}`, { name: check, command: `check-kvm-state ${words[0]} '${words[1]}'` })
+    const { output, status } = (await server.result(check)).check
+    t.strictSame({ output, status }, expected)
   }
 })
 
@@ -91,8 +104,13 @@ t.test(
       for (const resolve of accepted.splice(0)) resolve()
     })
     const { agent, name } = await start(t, {}, { sensu: { spawn: { limit: 2 } } })
-    const path = join(agent.directory, 'silent')
-    t.teardown(() => silent.close())
+    // a socket's path must be short
+    const folder = makeTemporaryDirectory()
+    const path = join(folder, 'silent')
+    t.teardown(() => {
+      silent.close()
+      rmSync(folder, { recursive: true })
+    })
     await new Promise<void>(resolve => silent.listen(path, resolve))
     const hung = `check-kvm-state --uri 'qemu+unix:///system?socket=${path}'`
     const reached = new Promise<void>(resolve => accepted.push(resolve))
