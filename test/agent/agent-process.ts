@@ -53,8 +53,12 @@ export class AgentProcess {
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       if (stream) createInterface(stream).on('line', line => this.#take(line))
     }
+    // also when the test file ends before its teardown, by a time limit for instance
+    const kill = () => this.#child.kill('SIGKILL')
+    process.once('exit', kill)
     t.teardown(async () => {
-      this.#child.kill('SIGKILL')
+      process.off('exit', kill)
+      kill()
       await this.exit
     })
   }

@@ -3,14 +3,13 @@ import { type AddressInfo, createServer } from 'node:net'
 import { connect } from 'amqplib'
 import t, { type Test } from 'tap'
 import { createCertificates } from '../../scripts/services/certificates.js'
-import { startRabbitmq } from '../../scripts/services/rabbitmq.js'
 import { RabbitmqTransport } from '../../transport/rabbitmq.js'
 import { TransportError } from '../../transport/transport.js'
+import { ownRabbitmq } from '../support/services.js'
 import { RecordingLog } from './recording-log.js'
 import { TcpProxy } from './tcp-proxy.js'
 
-const broker = await startRabbitmq({ tls: true })
-t.teardown(() => broker.stop())
+const broker = await ownRabbitmq(t, { tls: true })
 
 const [vhost = '/'] = broker.vhosts
 const settings = { host: broker.host, port: broker.port, vhost, user: broker.user, password: broker.password }
