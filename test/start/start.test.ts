@@ -1,0 +1,106 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t, { type Test } from 'tap'
+import { waitUntil } from '../../scripts/services/process.js'
+
+const program = fileURLToPath(new URL('../../scripts/start.js', import.meta.url))
+const limits = { timeoutMs: 120_000, intervalMs: 100 }
+
+/** `npm start` after its set-up. Everything it makes is below a folder of its own, by which its processes can be found. */
+function start(t: Test, ...args: string[]) {
+  const folder = mkdtempSync('/tmp/st-')
+  const child = spawn(process.execPath, [program, ...args], {
+    env: { ...process.env, TMPDIR: folder },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  t.teardown(() => {
+    child.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  })
+  const text = { out: '', err: '' }
+  child.stdout.on('data', data => {
+    text.out += data
+  })
+  child.stderr.on('data', data => {
+    text.err += data
+  })
+  const exited = once(child, 'close').then(([status]) => status)
+  return { child, text, exited, processes: () => processesNaming(folder), files: () => readdirSync(folder) }
+}
+
+/** Processes that have the folder in their command line, environment or working directory. */
+function processesNaming(folder: string): { pid: number; command: string }[] {
+  return readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name))
+    .flatMap(name => {
+      try {
+        const command = readFileSync(join('/proc', name, 'cmdline'), 'latin1').replaceAll('\0', ' ')
+        const environment = readFileSync(join('/proc', name, 'environ'), 'latin1')
+        const cwd = readlinkSync(join('/proc', name, 'cwd')) // redis overwrites the other two
+        return `${command}${environment}${cwd}`.includes(folder) ? [{ pid: Number(name), command }] : []
+      } catch {
+        return [] // ended meanwhile, or not ours
+      }
+    })
+}
+
+t.test('--once prints a table with every check, of the host and of its guest, and leaves nothing behind', async t => {
+  const { text, exited, processes, files } = start(t, '--once')
+  t.equal(await exited, 0, text.err)
+  for (const line of [
+    /^GUEST \/ CLIENT +CHECK +STATUS +AGE +OUTPUT$/m,
+    /^kvm-host +memory_check +OK /m,
+    /^kvm-host +state_check +OK /m,
+    /^web1 +memory_check +OK /m,
+    /^web1 +state_check +OK .*running/m,
+  ])
+    t.match(text.out, line)
+  t.same(processes(), [], 'no process')
+  t.same(files(), [], 'no file')
+})
+
+t.test('Ctrl-C ends the live table and everything that was started', async t => {
+  const { child, text, exited, processes, files } = start(t)
+  await waitUntil('the guest is in the table', () => /^web1 +state_check/m.test(text.out) || undefined, limits)
+  const commands = processes().map(({ command }) => command)
+  for (const part of ['redis-server', 'beam', 'epmd', 'libvirtd', 'qemu-system', 'sensu-kvm-agent'])
+    t.ok(
+      commands.some(command => command.includes(part)),
+      `${part} runs`,
+    )
+  child.kill('SIGINT')
+  t.equal(await exited, 0, text.err)
+  t.same(processes(), [], 'no process')
+  t.same(files(), [], 'no file')
+})
+
+t.test('an agent that ends is a failure, told with the last lines of its log', async t => {
+  const { text, exited, processes } = start(t)
+  await waitUntil('the agent has logged', () => /^kvm-host/m.test(text.out) || undefined, limits)
+  const agent = processes().find(({ command }) => /node \S*sensu-kvm-agent/.test(command))
+  if (agent === undefined) throw new Error('no agent')
+  process.kill(agent.pid, 'SIGKILL')
+  t.equal(await exited, 1)
+  t.match(text.err, /the agent ended \(SIGKILL\); the last lines of its log:\n\{"timestamp":/)
+  t.same(processes(), [])
+})
+
+t.test('an interrupted start stops what runs already', async t => {
+  const { child, text, exited, processes } = start(t, '--once')
+  await waitUntil('Redis runs', () => text.err.includes('Redis runs') || undefined, limits)
+  child.kill('SIGTERM')
+  t.equal(await exited, 130, text.err)
+  await waitUntil('every process is gone', () => processes().length === 0 || undefined, limits)
+})
+
+t.test('an unknown option is refused, --help explains', async t => {
+  const wrong = start(t, '--twice')
+  t.equal(await wrong.exited, 2)
+  t.match(wrong.text.err, /unknown option --twice/)
+  const asked = start(t, '--help')
+  t.equal(await asked.exited, 0)
+  t.match(asked.text.out, /--once +wait until every configured check has a result/)
+})
