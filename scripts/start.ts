@@ -315,12 +315,12 @@ async function showLive(setup: Setup, signal: AbortSignal): Promise<number> {
 
 function liveTable(setup: Setup, rows: readonly StatusRow[]): string[] {
   const missing = missingChecks(setup, rows)
-  const waiting = missing.length === 0 ? [] : [`waiting for ${missing.join(', ')}`]
+  const waiting = missing.length === 0 ? [] : [`waiting for ${missing.join(', ')}`.slice(0, tableStyle().width)]
   return [...renderTable(rows, tableStyle()), ...waiting]
 }
 
 function footer({ description }: Setup): string {
-  const text = `${description}; every ${intervalSeconds} s; Ctrl-C stops everything`
+  const text = `Ctrl-C stops everything. Every ${intervalSeconds} s: ${description}`
   return text.slice(0, tableStyle().width)
 }
 
