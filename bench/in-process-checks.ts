@@ -26,7 +26,7 @@ export async function benchInProcessChecks(root: string, uri: string, guest: str
     await transport.connect()
     await requests.listen()
     await requests.untilAnswered()
-    const ours = `${join(root, 'dist/bin/check-kvm-state')} --uri ${uri} --guest ${guest}`
+    const ours = `${join(root, 'dist/bin/check-kvm-state')} --uri '${uri}' --guest ${guest}`
     await requests.run(500, ours)
     await agent.lagMs()
     const inProcess = await requests.run(inProcessRequests, ours)

@@ -6,6 +6,7 @@ import { createRequire } from 'node:module'
 import { basename, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
+import { addCodeCache } from './code-cache.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const sources = [
@@ -165,6 +166,7 @@ async function fillBin(entries) {
   const checks = entries.filter(entry => !agent.includes(entry))
   const done = await Promise.allSettled([bundle(checks, fresh), bundle(agent, fresh, { keepNames: true })])
   for (const file of readdirSync(fresh)) {
+    if (checks.some(entry => basename(entry, '.ts') === basename(file, '.js'))) addCodeCache(join(fresh, file))
     chmodSync(join(fresh, file), 0o755)
     renameSync(join(fresh, file), join(bin, basename(file, '.js')))
   }
