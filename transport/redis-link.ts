@@ -42,6 +42,7 @@ export class RedisLink implements Session {
   #commands: Redis | undefined
   #subscriber: Redis | undefined
   #pings: NodeJS.Timeout | undefined
+  #unsubscribing: Promise<unknown> = Promise.resolve()
   #unconfirmed = 0
   #over = false
   #refused = false
@@ -190,15 +191,19 @@ export class RedisLink implements Session {
     }
   }
 
-  /** Never rejects. */
+  /** Never rejects. Waits for what an earlier call has begun, too. */
   async unsubscribeAll(): Promise<void> {
-    const channels = [...this.#channels.keys()]
     const consumers = [...this.#consumers.values()]
-    this.#channels.clear()
     this.#consumers.clear()
-    if (channels.length === 0 && consumers.length === 0) return
-    const subscriber = this.#over ? undefined : this.#subscriber
-    await Promise.allSettled([...consumers.map(async consumer => (await consumer).stop()), subscriber?.unsubscribe()])
+    const stopping = consumers.map(async consumer => (await consumer).stop())
+    this.#unsubscribing = Promise.allSettled([this.#unsubscribing, this.#unsubscribeChannels(), ...stopping])
+    await this.#unsubscribing
+  }
+
+  async #unsubscribeChannels(): Promise<void> {
+    const channels = [...this.#channels.keys()]
+    this.#channels.clear()
+    if (!this.#over) await this.#subscriber?.unsubscribe()
     for (const channel of channels) this.#options.log.debug(`unsubscribed from redis channel: ${channel}`)
   }
 

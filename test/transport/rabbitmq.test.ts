@@ -6,6 +6,7 @@ import { createCertificates } from '../../scripts/services/certificates.js'
 import { RabbitmqTransport } from '../../transport/rabbitmq.js'
 import { TransportError } from '../../transport/transport.js'
 import { ownRabbitmq } from '../support/services.js'
+import { Inbox } from './inbox.js'
 import { RecordingLog } from './recording-log.js'
 import { TcpProxy } from './tcp-proxy.js'
 
@@ -43,22 +44,6 @@ async function observer(t: Test) {
   const channel = await connection.createChannel()
   channel.on('error', () => {})
   return channel
-}
-
-/** Collects messages and waits for a number of them. */
-class Inbox {
-  readonly texts: string[] = []
-  #waiting: (() => void)[] = []
-
-  readonly take = (message: Buffer): void => {
-    this.texts.push(message.toString())
-    for (const resolve of this.#waiting.splice(0)) resolve()
-  }
-
-  async until(count: number): Promise<string[]> {
-    while (this.texts.length < count) await new Promise<void>(resolve => this.#waiting.push(resolve))
-    return this.texts
-  }
 }
 
 t.test('a published message carries what Sensu sends and nothing more', async t => {

@@ -130,6 +130,20 @@ async function waiting(count: number): Promise<void> {
   await waitUntil(`${count} clients wait`, reached, { timeoutMs: 5000, intervalMs: 10 })
 }
 
+t.test('neither is a message lost when the transport closes before its consumers have stopped', async t => {
+  const { transport } = await open(t)
+  const pipe = unique('roundrobin')
+  await transport.subscribe('direct', pipe, pipe, () => {
+    t.fail('delivered after unsubscribing')
+  })
+  await waiting(1)
+  void transport.unsubscribeAll()
+  const closed = transport.close()
+  await observer.rpush(`transport:0:list:${pipe}`, 'x')
+  await closed
+  t.strictSame(await observer.lrange(`transport:0:list:${pipe}`, 0, -1), ['x'])
+})
+
 t.test(
   'Redis stops waiting for a consumer that died unnoticed, before anybody notices, and keeps the messages',
   async t => {
