@@ -111,6 +111,19 @@ t.test('records are acknowledged in any order; behind a gap they may come twice'
   t.strictSame(await takeAll((await open(t, { directory })).spool), names(4, 5))
 })
 
+t.test('what is acknowledged while it is being written is removed like everything else', async t => {
+  const { spool, directory } = await open(t)
+  spool.append(Buffer.from('x'))
+  const [record] = await spool.take(1)
+  const flushed = spool.flush()
+  for (let turn = 0; turn < 20; turn++) await null
+  if (record) spool.acknowledge(record)
+  await flushed
+  t.equal(segmentsOf(directory).length, 1)
+  await spool.flush()
+  t.strictSame(segmentsOf(directory), [])
+})
+
 t.test('a process killed while it writes loses nothing that it had flushed', async t => {
   const directory = join(t.testdir(), 'spool')
   for (let round = 0, before = 0; round < 3; round++) {
