@@ -229,7 +229,7 @@ function startAgent(directory: string, configuration: readonly string[], libvirt
 
 /** Publishes check requests in place of a server, until everything is stopped. */
 async function scheduleChecks(settings: Settings, store: Store, started: Started, signal: AbortSignal): Promise<void> {
-  const transport = createTransport(settings, { debug() {}, info() {}, warn() {}, error() {} })
+  const transport = await createTransport(settings, { debug() {}, info() {}, warn() {}, error() {} })
   await started.add({ stop: () => transport.close() })
   await transport.connect()
   const hasResult = async (check: string) => {
@@ -346,9 +346,12 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
+let status: number
 try {
-  process.exitCode = await main(process.argv.slice(2))
+  status = await main(process.argv.slice(2))
 } catch (error) {
   tell(`npm start: ${messageOf(error)}`)
-  process.exitCode = error instanceof StartError && error.message.startsWith('unknown option') ? 2 : 1
+  status = error instanceof StartError && error.message.startsWith('unknown option') ? 2 : 1
 }
+// What was still starting when all was stopped would be waited for otherwise; its watchdog stops it now.
+process.exit(status)

@@ -4,6 +4,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   renameSync,
   rmSync,
@@ -95,6 +96,9 @@ for pair in etc:/etc/libvirt lib:/var/lib/libvirt cache:/var/cache/libvirt log:/
   mkdir -p "\${pair#*:}"
   mount --bind "$SK_DIRECTORY/\${pair%%:*}" "\${pair#*:}"
 done
+for file in passwd group; do
+  [ ! -e "$SK_DIRECTORY/etc/$file" ] || mount --bind "$SK_DIRECTORY/etc/$file" "/etc/$file"
+done
 mount -t tmpfs -o mode=755 run /run
 mkdir /run/libvirt
 mount --bind "$SK_DIRECTORY/run" /run/libvirt
@@ -107,6 +111,7 @@ export async function startLibvirtd(options: LibvirtdOptions = {}): Promise<Libv
   const environment = { ...process.env, ...(session ? sessionEnvironment(directory) : {}), SK_DIRECTORY: directory }
   for (const folder of ['etc/qemu', 'etc/secrets', 'lib/qemu', 'lib/images', 'lib/boot', 'cache', 'log', 'run', 'sock'])
     mkdirSync(join(directory, folder), { recursive: true })
+  if (!session) addDefaultUser(directory)
   const watchdog = await startKeeper(session, environment).catch(error => {
     if (options.directory === undefined) rmSync(directory, { recursive: true, force: true })
     throw error
@@ -329,6 +334,22 @@ function sessionEnvironment(directory: string): NodeJS.ProcessEnv {
     XDG_CACHE_HOME: join(directory, 'cache'),
     XDG_DATA_HOME: join(directory, 'lib'),
     XDG_RUNTIME_DIR: join(directory, 'run'),
+  }
+}
+
+/**
+ * libvirt looks up the user and group that QEMU gets by default before it reads that they shall be others. They come with the
+ * package libvirt-daemon-system, which is not needed otherwise: where they are missing, only the private daemon sees them.
+ */
+function addDefaultUser(directory: string): void {
+  const name = 'libvirt-qemu'
+  for (const [file, line] of [
+    ['passwd', `${name}:x:64055:64055::/nonexistent:/usr/sbin/nologin`],
+    ['group', `${name}:x:64055:`],
+  ] as const) {
+    const text = readFileSync(join('/etc', file), 'utf8')
+    if (!new RegExp(`^${name}:`, 'm').test(text))
+      writeFileSync(join(directory, 'etc', file), `${text.trimEnd()}\n${line}\n`)
   }
 }
 
