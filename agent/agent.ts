@@ -3,6 +3,7 @@ import { deregistrationCheck } from '../sensu/results.js'
 import type { Settings } from '../sensu/types.js'
 import { type Transport, TransportError } from '../transport/transport.js'
 import type { Executions } from './executions.js'
+import type { GuestEvents } from './guest-events.js'
 import type { Keepalives } from './keepalives.js'
 import type { ResultSink, Results } from './results.js'
 import type { StandaloneChecks } from './standalone.js'
@@ -26,6 +27,8 @@ export interface AgentParts {
   executions: Executions
   keepalives: Keepalives
   standalone: StandaloneChecks
+  /** Undefined when switched off. */
+  guestEvents: GuestEvents | undefined
   results: Results
   sink: ResultSink
   sockets: LocalSocket[]
@@ -88,11 +91,12 @@ export class Agent {
 
   /** Sensu's sequence: announce the end, finish what runs, close. Resolves when nothing is left. */
   async stop(): Promise<void> {
-    const { log, executions, sink, sockets, transport, worksOffline } = this.#parts
+    const { log, executions, guestEvents, sink, sockets, transport, worksOffline } = this.#parts
     if (this.#stopping) return
     this.#stopping = true
     log.warn('stopping')
     this.#pause()
+    guestEvents?.close()
     if (this.#started) this.#deregister()
     log.info('completing checks in progress', { checks_in_progress: executions.inProgress })
     await executions.idle()
@@ -107,10 +111,11 @@ export class Agent {
 
   #work(): void {
     if (this.#stopping) return
-    const { keepalives, standalone, worksOffline } = this.#parts
+    const { keepalives, standalone, guestEvents, worksOffline } = this.#parts
     keepalives.start()
     if (!worksOffline) this.#subscribe()
     standalone.start()
+    guestEvents?.start()
   }
 
   #subscribe(): void {
@@ -122,9 +127,10 @@ export class Agent {
   }
 
   #pause(): void {
-    const { keepalives, standalone, transport } = this.#parts
+    const { keepalives, standalone, guestEvents, transport } = this.#parts
     keepalives.stop()
     standalone.stop()
+    guestEvents?.stop()
     void transport.unsubscribeAll()
   }
 

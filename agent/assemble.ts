@@ -9,6 +9,7 @@ import type { Transport } from '../transport/transport.js'
 import { Agent, type LocalSocket } from './agent.js'
 import { CommandRunner } from './commands.js'
 import { Executions } from './executions.js'
+import { GuestEvents } from './guest-events.js'
 import { HttpSocket } from './http-socket.js'
 import { InProcessChecks, type Programs } from './in-process.js'
 import { Keepalives } from './keepalives.js'
@@ -20,12 +21,15 @@ import { redisSink, transportSink } from './sinks.js'
 import { Slots } from './slots.js'
 import { Socket } from './socket.js'
 import { StandaloneChecks } from './standalone.js'
+import { stateChecks } from './state-checks.js'
 
 export interface AgentInput {
   settings: Settings
   own: AgentSettings
   log: Logger
   programs: Programs
+  /** Where the agent's own executable is, and those of the programs. */
+  directory: string
   /** Environment of the commands. */
   environment: Readonly<Record<string, string | undefined>>
   /** Start of the process, epoch seconds; part of the queue's name. */
@@ -51,18 +55,26 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   const settings = withSocketDefaults(input.settings)
   const { client, checks, sensu } = settings
   const { limit } = sensu.spawn
-  const transport = createTransport(settings, log)
+  const transport = await createTransport(settings, log)
   log.debug('connecting to transport', transportData(settings))
   const spawner = new Spawner({ limit, env: { ...environment } })
   const hosts = new SharedHosts()
   const inProcess = own.in_process
-    ? new InProcessChecks({ programs: input.programs, hosts, variables: environment })
+    ? new InProcessChecks({ programs: input.programs, directory: input.directory, hosts, variables: environment })
     : undefined
   const { sink, publishKeepalive } = await destination(settings, own, transport, spawner, log)
   const results = new Results(client, log, sink)
   const commands = new CommandRunner({ slots: new Slots(limit), spawner, inProcess })
   const executions = new Executions({ client, checks, safeMode: client.safe_mode === true, log, results, commands })
   const requests = new Requests(executions, log)
+  const standalone = new StandaloneChecks({ clientName: client.name, checks, executions, log })
+  const guestEvents = new GuestEvents({
+    checks: () => stateChecks({ checks, executions, variables: environment }),
+    openHost: uri => hosts.open({ uri, readOnly: true }),
+    whenFree: name => executions.whenFree({ ...checks[name], name }),
+    run: (name, guests) => standalone.runNow(name, guests),
+    log,
+  })
   const agent = new Agent({
     settings,
     log,
@@ -72,7 +84,8 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
     sink,
     funnel: `${client.name}-${sensuVersion}-${startedSeconds}`,
     keepalives: new Keepalives({ client, log, publish: publishKeepalive }),
-    standalone: new StandaloneChecks({ clientName: client.name, checks, executions, log }),
+    standalone,
+    guestEvents: own['libvirt.events'] ? guestEvents : undefined,
     sockets: localSockets(settings, log, results, transport),
     worksOffline: own['results.to'] === 'redis',
     onMessage: message => requests.receive(message),

@@ -3,7 +3,7 @@ import { encodeJson } from '../sensu/json.js'
 import { isSet, toNumber } from '../sensu/json-value.js'
 import type { Spawner } from '../sensu/spawn.js'
 import type { Json, JsonObject } from '../sensu/types.js'
-import type { InProcessChecks } from './in-process.js'
+import type { InProcessCall, InProcessChecks } from './in-process.js'
 import type { Slots } from './slots.js'
 
 /** What a command came to. */
@@ -40,11 +40,16 @@ export class CommandRunner {
   run(definition: JsonObject, input: JsonObject): Promise<CheckOutcome> {
     const { slots, inProcess } = this.#options
     const { command, timeout, stdin } = definition
-    const timeoutSeconds = isSet(timeout) ? toNumber(timeout) : 0
-    const plain = stdin !== true && typeof command === 'string' && timeoutSeconds !== undefined
-    const call = plain ? inProcess?.resolve(command) : undefined
-    if (plain && inProcess && call) return slots.run(() => inProcess.run(call, timeoutSeconds))
+    const call = this.inProcessCall(definition)
+    if (inProcess && call) return slots.run(() => inProcess.run(call, timeoutOf(definition) ?? 0))
     return slots.run(() => this.#spawn(command, timeout, stdin === true ? encodeJson(input) : undefined))
+  }
+
+  /** How a command without tokens runs inside this process; undefined when it needs one of its own. */
+  inProcessCall(definition: JsonObject): InProcessCall | undefined {
+    const { command, stdin } = definition
+    const plain = stdin !== true && typeof command === 'string' && timeoutOf(definition) !== undefined
+    return plain ? this.#options.inProcess?.resolve(command) : undefined
   }
 
   async #spawn(command: Json | undefined, timeoutSeconds: Json | undefined, stdin?: Buffer): Promise<CheckOutcome> {
@@ -52,4 +57,9 @@ export class CommandRunner {
     const { output, status } = await this.#options.spawner.run(request)
     return { output: isUtf8(output) ? output.toString() : output, status, guests: [] }
   }
+}
+
+/** In seconds, 0 for none; undefined when it is no number. */
+function timeoutOf({ timeout }: JsonObject): number | undefined {
+  return isSet(timeout) ? toNumber(timeout) : 0
 }

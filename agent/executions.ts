@@ -1,3 +1,4 @@
+import { safeName } from '../plugin/text.js'
 import type { Logger } from '../sensu/log.js'
 import {
   checkKey,
@@ -11,7 +12,9 @@ import {
 import { substituteCheck } from '../sensu/tokens.js'
 import type { CheckDefinition, ClientDefinition, Json, JsonObject } from '../sensu/types.js'
 import type { CommandRunner, Outcome } from './commands.js'
+import type { ChangedGuests } from './guest-events.js'
 import { withHookRun } from './hooks.js'
+import type { InProcessCall } from './in-process.js'
 import type { Results } from './results.js'
 
 export interface ExecutionsOptions {
@@ -27,7 +30,8 @@ export interface ExecutionsOptions {
 /** Executes checks: one at a time per check and source, results published as Sensu's client 1.9 does. */
 export class Executions {
   readonly #options: ExecutionsOptions
-  readonly #inProgress = new Set<string>()
+  /** What waits for the end of each. */
+  readonly #inProgress = new Map<string, (() => void)[]>()
   #onIdle: (() => void)[] = []
 
   constructor(options: ExecutionsOptions) {
@@ -36,7 +40,7 @@ export class Executions {
 
   /** The checks that are queued, running, or having their hook run: `name`, or `source:name`. */
   get inProgress(): string[] {
-    return [...this.#inProgress]
+    return [...this.#inProgress.keys()]
   }
 
   /** Resolves when nothing is in progress. */
@@ -45,11 +49,28 @@ export class Executions {
     await new Promise<void>(resolve => this.#onIdle.push(resolve))
   }
 
+  /** Resolves when no execution of the check is in progress. */
+  async whenFree(check: JsonObject): Promise<void> {
+    const key = checkKey(check)
+    for (let waiting = this.#inProgress.get(key); waiting; waiting = this.#inProgress.get(key)) {
+      const last = waiting
+      await new Promise<void>(resolve => last.push(resolve))
+    }
+  }
+
+  /** How the check would run inside this process; undefined when it would not. */
+  inProcessCall(check: JsonObject): InProcessCall | undefined {
+    const { client, commands } = this.#options
+    const { command, unmatched } = substituteCheck(check, client)
+    return unmatched.length > 0 ? undefined : commands.inProcessCall({ ...check, command })
+  }
+
   /**
    * Decides what becomes of a check with a string `name`: merges the local definition of that name over it, refuses it
-   * in safe mode, or executes it. Returns at once; the result is published when it is there.
+   * in safe mode, or executes it. Returns at once; the result is published when it is there. Of a run that brings one result
+   * per guest, only those of `guests` are published.
    */
-  process(request: JsonObject): void {
+  process(request: JsonObject, guests: ChangedGuests = 'all'): void {
     const { log, safeMode, results } = this.#options
     log.debug('processing check', { check: request })
     const local = this.#localDefinition(request)
@@ -60,7 +81,7 @@ export class Executions {
     } else if (safeMode && !local) {
       results.publish(safeModeResult(check, Date.now()))
     } else {
-      this.#executeOnce(check)
+      this.#executeOnce(check, guests)
     }
   }
 
@@ -70,7 +91,7 @@ export class Executions {
   }
 
   /** The guard's key is taken from the request as it came, before tokens are substituted. */
-  #executeOnce(check: JsonObject): void {
+  #executeOnce(check: JsonObject, guests: ChangedGuests): void {
     const { log } = this.#options
     log.debug('attempting to execute check command', { check })
     const key = checkKey(check)
@@ -78,8 +99,8 @@ export class Executions {
       log.warn('previous check command execution in progress', { check })
       return
     }
-    this.#inProgress.add(key)
-    this.#execute(check)
+    this.#inProgress.set(key, [])
+    this.#execute(check, guests)
       .catch((error: unknown) => {
         log.error('failed to execute check', { check: { name: check['name'] ?? null }, error: String(error) })
       })
@@ -87,12 +108,14 @@ export class Executions {
   }
 
   #release(key: string): void {
+    const waiting = this.#inProgress.get(key) ?? []
     this.#inProgress.delete(key)
+    for (const resolve of waiting) resolve()
     if (this.#inProgress.size > 0) return
     for (const resolve of this.#onIdle.splice(0)) resolve()
   }
 
-  async #execute(request: JsonObject): Promise<void> {
+  async #execute(request: JsonObject, changed: ChangedGuests): Promise<void> {
     const { client, commands, results } = this.#options
     const { check, command, unmatched } = substituteCheck(request, client)
     if (unmatched.length > 0) return results.publish(unmatchedTokensResult(check, unmatched, Date.now()))
@@ -100,8 +123,11 @@ export class Executions {
     const startedMs = performance.now()
     const outcome = await commands.run({ ...check, command }, standardInput(client, started))
     const duration = durationSeconds(performance.now() - startedMs)
-    for (const guest of outcome.guests) await this.#finish({ ...started, source: guest.source }, guest, duration)
-    await this.#finish(started, outcome, duration)
+    const wanted = changed === 'all' ? undefined : new Set([...changed].map(name => safeName(name)))
+    const guests = outcome.guests.filter(({ source }) => wanted?.has(source) ?? true)
+    // side by side: the hooks of a thousand guests must not wait for each other
+    await Promise.all(guests.map(guest => this.#finish({ ...started, source: guest.source }, guest, duration)))
+    if (wanted === undefined || guests.length === 0) await this.#finish(started, outcome, duration)
   }
 
   /** Adds outcome and hook to the check and publishes it. */

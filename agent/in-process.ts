@@ -1,5 +1,6 @@
+import { realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { basename } from 'node:path'
+import { basename, join } from 'node:path'
 import type { Host } from '../libvirt/host.js'
 import { type CheckProgram, runCheck } from '../plugin/program.js'
 import { MemoryState } from '../plugin/state.js'
@@ -21,6 +22,8 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 export interface InProcessOptions {
   programs: Programs
+  /** Where the executables of these programs are: the agent's own directory. */
+  directory: string
   hosts: SharedHosts
   /** Environment variables, the same that executables get. */
   variables: Readonly<Record<string, string | undefined>>
@@ -36,11 +39,26 @@ export class InProcessChecks {
     this.#options = options
   }
 
-  /** What to run when the command is plainly one of our executables (in whatever directory); undefined: ask the shell. */
+  /**
+   * What to run when the command is plainly one of our executables: a bare name of one, or a path that leads to the
+   * one beside the agent's own. Undefined: ask the shell.
+   */
   resolve(command: string): InProcessCall | undefined {
     const [word, ...argv] = plainWords(command) ?? []
-    const program = word === undefined ? undefined : this.#options.programs.get(basename(word))
-    return program && { program, argv }
+    if (word === undefined) return undefined
+    const program = this.#options.programs.get(basename(word))
+    return program && this.#isOurs(word) ? { program, argv } : undefined
+  }
+
+  /** A file of that name elsewhere may be another version, or something else altogether. */
+  #isOurs(word: string): boolean {
+    const own = join(this.#options.directory, basename(word))
+    if (word === own || !word.includes('/')) return true
+    try {
+      return realpathSync(word) === realpathSync(own)
+    } catch {
+      return false
+    }
   }
 
   /** Never rejects. A check that hangs ends at its deadline, like a command that is killed (0: no deadline but its own). */

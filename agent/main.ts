@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs'
+import { realpathSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { Host } from '../libvirt/host.js'
 import type { CheckProgram } from '../plugin/program.js'
 import { parseServiceArguments, type ServiceOptions } from '../sensu/command-line.js'
@@ -134,6 +135,7 @@ async function run({ settings, own, log, programs, environment }: Running): Prom
     log,
     environment,
     programs: new Map(programs.map(program => [program.check.name, program])),
+    directory: dirname(realpathSync(process.argv[1] ?? '.')),
     startedSeconds: Math.floor(Date.now() / 1000 - process.uptime()),
     onFatal: stop,
   })

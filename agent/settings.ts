@@ -37,6 +37,13 @@ export const agentSettings = [
       "Run the project's own checks inside the agent, on its open libvirt connections, when their command needs no shell.",
   },
   {
+    key: 'libvirt.events',
+    type: 'boolean',
+    default: true,
+    summary:
+      'Run standalone check-kvm-state checks at once when libvirt tells that one of their guests started, stopped, crashed, paused or vanished.',
+  },
+  {
     key: 'libvirt.uri',
     type: 'string',
     default: '',

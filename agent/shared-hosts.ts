@@ -19,7 +19,7 @@ export class SharedHosts {
   readonly #hosts = new Map<string, Shared>()
 
   /** Lends a host; its close() returns it. Throws for a URI that cannot be used. */
-  async open({ uri, readOnly }: OpenHostOptions): Promise<Host> {
+  async open({ uri, readOnly }: Pick<OpenHostOptions, 'uri' | 'readOnly'>): Promise<Host> {
     const key = `${readOnly ? 'r' : 'w'} ${uri}`
     const shared = this.#hosts.get(key) ?? this.#add(key, Host.open(uri, { readOnly }))
     shared.users++

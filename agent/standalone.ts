@@ -5,6 +5,7 @@ import { splayDelayMs } from '../sensu/splay.js'
 import { isSubdued } from '../sensu/subdue.js'
 import type { CheckDefinition, JsonObject } from '../sensu/types.js'
 import type { Executions } from './executions.js'
+import type { ChangedGuests } from './guest-events.js'
 
 /** setTimeout counts in 31 bits of milliseconds; whoever waits longer sleeps in pieces. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
@@ -44,6 +45,12 @@ export class StandaloneChecks {
     this.#timers.clear()
   }
 
+  /** Runs a check of the configuration now, besides its schedule; of one result per guest only those of `guests` are published. */
+  runNow(name: string, guests: ChangedGuests): void {
+    const check = this.#options.checks[name]
+    if (check) this.#execute(name, check, guests)
+  }
+
   #arm(name: string, check: JsonObject, schedule: Schedule, dueMs: number): void {
     const delayMs = Math.min(dueMs - Date.now(), LONGEST_TIMER_MS)
     const onTimer = () => {
@@ -55,14 +62,14 @@ export class StandaloneChecks {
     this.#timers.set(name, setTimeout(onTimer, Math.max(0, delayMs)))
   }
 
-  #execute(name: string, check: JsonObject): void {
+  #execute(name: string, check: JsonObject, guests?: ChangedGuests): void {
     const { executions, log } = this.#options
     const due = standaloneRequest(name, check, Date.now())
     if (isSubdued(check['subdue'], new Date())) {
       log.info('check execution was subdued', { check: due })
       return
     }
-    executions.process(due)
+    executions.process(due, guests)
   }
 }
 

@@ -42,6 +42,11 @@ export interface Environment<Host> {
   readonly deliver?: typeof sendResults | undefined
 }
 
+/** The libvirt that a run asks. */
+export function libvirtUri({ uri }: Pick<CommonValues, 'uri'>, variables: Environment<never>['variables']): string {
+  return uri ?? (variables['LIBVIRT_DEFAULT_URI'] || 'qemu:///system')
+}
+
 /** What a run prints and exits with, and with `--per-guest` each guest's own result. */
 export interface RunResult {
   readonly output: string
@@ -104,7 +109,7 @@ class Run<Host> {
     this.#request = request
     this.#common = request.common
     this.#environment = environment
-    this.#uri = request.common.uri ?? (environment.variables['LIBVIRT_DEFAULT_URI'] || 'qemu:///system')
+    this.#uri = libvirtUri(request.common, environment.variables)
   }
 
   /** Runs until the work is done, the time is over or the environment's signal says stop, whichever is first. */
