@@ -251,6 +251,7 @@ function brokerEnvironment(directory: string, nodeName: string, ports: Ports): N
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS: '-kernel inet_dist_use_interface {127,0,0,1}',
     ERL_EPMD_PORT: String(ports.portMapper),
     ERL_EPMD_ADDRESS: host,
+    ERL_INETRC: join(directory, 'inetrc'),
     ERL_CRASH_DUMP: '/dev/null',
   }
 }
@@ -281,6 +282,8 @@ function writeConfiguration(
     )
   writeFileSync(join(directory, 'rabbitmq.conf'), `${lines.join('\n')}\n`)
   writeFileSync(join(directory, 'enabled_plugins'), '[].\n')
+  // The node's name is found whatever the host's name resolution says.
+  writeFileSync(join(directory, 'inetrc'), `{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n`)
 }
 
 /** Definitions in RabbitMQ's export format, with the password as its salted SHA-256 hash. */
