@@ -80,8 +80,8 @@ async function prepareTap(): Promise<void> {
   await run(tap, ['build'], { cwd: projectDirectory(), timeoutMs: 300_000 })
 }
 
-/** Starts what the test files share. It is stopped by the end of this process. */
-async function startServices(): Promise<SharedServices> {
+/** Starts what the test files share. */
+async function startServices(): Promise<{ services: SharedServices; stop: () => Promise<unknown> }> {
   const started = performance.now()
   const watchdog = await Watchdog.start()
   const directory = makeTemporaryDirectory()
@@ -91,13 +91,14 @@ async function startServices(): Promise<SharedServices> {
   print(`ok    services started in ${((performance.now() - started) / 1000).toFixed(1)} s`)
   const { host, port, user, password } = broker
   const { session, keeperPid } = daemon
-  return {
+  const services = {
     directory,
     rabbitmq: { host, port, user, password, vhosts },
     libvirtd: { directory: daemon.directory, session, keeperPid },
     image,
     guest: { name: guest.name, uuid: guest.uuid },
   }
+  return { services, stop: () => Promise.all([broker.stop(), daemon.stop(), watchdog.end()]) }
 }
 
 async function startHealthyGuest() {
@@ -169,8 +170,9 @@ async function main(wanted: readonly string[]): Promise<void> {
     counts.push(await check('types (tsc)', 'tsc', ['--noEmit']))
     counts.push(await check('format and lint (biome)', 'biome', ['ci', '--colors=off', '--error-on-warnings', '.']))
   }
-  const services = files.some(wantsServices) ? await startServices() : undefined
-  counts.push(await runTests(files, services))
+  const shared = files.some(wantsServices) ? await startServices() : undefined
+  counts.push(await runTests(files, shared?.services))
+  await shared?.stop()
   const passed = counts.reduce((sum, count) => sum + count.passed, 0)
   const failed = counts.reduce((sum, count) => sum + count.failed, 0)
   print(`${passed} passed, ${failed} failed`)
