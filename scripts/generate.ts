@@ -97,7 +97,8 @@ const validatorTypes = `import type { Validate } from '../../plugin/command-line
 export declare const validate: Validate
 `
 
-const agentText = `import { main } from '../../agent/main.js'
+const agentText = `import '../../agent/heap.js'
+import { main } from '../../agent/main.js'
 import { programs } from '../programs.js'
 
 void main(process.argv.slice(2), programs)

@@ -1,12 +1,19 @@
 import type { Settings } from '../sensu/types.js'
-import { RabbitmqTransport } from './rabbitmq.js'
-import { RedisTransport } from './redis.js'
 import { type Transport, TransportError, type TransportLog } from './transport.js'
 
-/** The transport that the settings name. Throws a TransportError (`configuration`) when there is none, or its own settings cannot be used. */
-export function createTransport(settings: Settings, log: TransportLog): Transport {
+/**
+ * The transport that the settings name; only its own client library is loaded, for the sake of the agent's memory. Rejects with a
+ * TransportError (`configuration`) when there is none, or its own settings cannot be used.
+ */
+export async function createTransport(settings: Settings, log: TransportLog): Promise<Transport> {
   const { name } = settings.transport
-  if (name === 'rabbitmq') return new RabbitmqTransport(settings.rabbitmq, { log })
-  if (name === 'redis') return new RedisTransport(settings.redis, { log })
+  if (name === 'rabbitmq') {
+    const { RabbitmqTransport } = await import('./rabbitmq.js')
+    return new RabbitmqTransport(settings.rabbitmq, { log })
+  }
+  if (name === 'redis') {
+    const { RedisTransport } = await import('./redis.js')
+    return new RedisTransport(settings.redis, { log })
+  }
   throw new TransportError('configuration', `there is no transport "${name}": transport name must be rabbitmq or redis`)
 }

@@ -425,8 +425,8 @@ t.test('createTransport takes the transport by its name', async t => {
       },
       new RecordingLog(),
     )
-  t.type(create(name), RedisTransport)
-  t.throws(() => create('kafka'), {
+  t.type(await create(name), RedisTransport)
+  await t.rejects(create('kafka'), {
     code: 'configuration',
     message: 'there is no transport "kafka": transport name must be rabbitmq or redis',
   })

@@ -1,0 +1,6 @@
+import { setFlagsFromString } from 'node:v8'
+
+// Imported before everything else, for its effect: V8 keeps its heap small, at the price of collecting it more often. Its defaults
+// trade tens of megabytes for speed that an agent whose time goes into starting processes does not notice (measured: no more CPU per check).
+setFlagsFromString('--semi-space-growth-factor=1') // the young generation stays at the 1 MiB it starts with, not 16
+setFlagsFromString('--optimize-for-size') // the old one grows in small steps
