@@ -3,10 +3,10 @@ import { run } from '../../scripts/services/process.js'
 import { isAlive } from '../../scripts/services/watchdog.js'
 import { libvirtd, ownGuest, ownLibvirtd } from '../support/services.js'
 
-t.test('the read-only socket shows guests and changes nothing', async t => {
+t.test('the read-only socket shows guests and changes nothing', { skip: notRoot() }, async t => {
   const daemon = await libvirtd(t)
   const uri = daemon.readOnlyUri
-  if (uri === undefined) throw new Error('a session daemon has no such socket: this test needs root')
+  if (uri === undefined) throw new Error('no read-only socket')
   t.match((await run('virsh', ['-q', '-r', '-c', uri, 'version'])).stdout, /Running hypervisor: QEMU/)
   await t.rejects(run('virsh', ['-q', '-c', uri, 'net-create', '/dev/null']), { name: 'CommandError' })
 })
@@ -51,3 +51,7 @@ t.test('its end leaves no process', async t => {
   await daemon.stop()
   t.same(pids.filter(isAlive), [])
 })
+
+function notRoot(): string | false {
+  return process.getuid?.() === 0 ? false : 'an unprivileged daemon has no read-only socket'
+}
