@@ -2,7 +2,7 @@ import { realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, join } from 'node:path'
 import type { Host } from '../libvirt/host.js'
-import { type CheckProgram, runCheck } from '../plugin/program.js'
+import { type CheckProgram, type Environment, prepareCheck, type RunResult } from '../plugin/program.js'
 import { MemoryState } from '../plugin/state.js'
 import type { CheckOutcome } from './commands.js'
 import { plainWords } from './plain-command.js'
@@ -14,8 +14,12 @@ export type Programs = ReadonlyMap<string, CheckProgram<Host>>
 /** A command that needs no process: one of our programs with its arguments. */
 export interface InProcessCall {
   program: CheckProgram<Host>
-  argv: string[]
+  argv: readonly string[]
+  start(environment: Environment<Host>): Promise<RunResult>
 }
+
+/** Commands whose reading is remembered. */
+const MAX_KNOWN_COMMANDS = 1000
 
 /** setTimeout counts in 31 bits of milliseconds. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
@@ -34,6 +38,7 @@ export class InProcessChecks {
   readonly #options: InProcessOptions
   readonly #state = new MemoryState()
   readonly #hostname = hostname()
+  readonly #calls = new Map<string, InProcessCall>()
 
   constructor(options: InProcessOptions) {
     this.#options = options
@@ -44,10 +49,21 @@ export class InProcessChecks {
    * one beside the agent's own. Undefined: ask the shell.
    */
   resolve(command: string): InProcessCall | undefined {
+    const known = this.#calls.get(command)
+    if (known) return known
+    const call = this.#read(command)
+    if (!call) return undefined
+    if (this.#calls.size >= MAX_KNOWN_COMMANDS) this.#calls.clear()
+    this.#calls.set(command, call)
+    return call
+  }
+
+  #read(command: string): InProcessCall | undefined {
     const [word, ...argv] = plainWords(command) ?? []
     if (word === undefined) return undefined
     const program = this.#options.programs.get(basename(word))
-    return program && this.#isOurs(word) ? { program, argv } : undefined
+    if (!program || !this.#isOurs(word)) return undefined
+    return { program, argv, start: prepareCheck(program, argv) }
   }
 
   /** A file of that name elsewhere may be another version, or something else altogether. */
@@ -62,7 +78,7 @@ export class InProcessChecks {
   }
 
   /** Never rejects. A check that hangs ends at its deadline, like a command that is killed (0: no deadline but its own). */
-  async run({ program, argv }: InProcessCall, timeoutSeconds: number): Promise<CheckOutcome> {
+  async run({ start }: Pick<InProcessCall, 'start'>, timeoutSeconds: number): Promise<CheckOutcome> {
     const { hosts, variables } = this.#options
     const abort = new AbortController()
     let timer: NodeJS.Timeout | undefined
@@ -74,7 +90,7 @@ export class InProcessChecks {
       }
       timer = setTimeout(onTimeout, Math.min(timeoutSeconds * 1000, LONGEST_TIMER_MS))
     })
-    const run = runCheck(program, argv, {
+    const run = start({
       openHost: options => hosts.open(options),
       state: this.#state,
       now: Date.now,

@@ -1,5 +1,6 @@
 import { Host } from '../libvirt/host.js'
 import type { OpenHostOptions } from '../plugin/program.js'
+import { SharedReads } from './shared-reads.js'
 
 /** Connections unused for so long are closed. */
 const IDLE_MS = 10 * 60 * 1000
@@ -56,14 +57,42 @@ export class SharedHosts {
   }
 }
 
-/** Host keeps private fields, so a stand-in has to hand every method on, bound to the real one. */
+/** Reads that many checks ask alike, with nothing but plain arguments and a signal. */
+const sharedReads = new Set<PropertyKey>(['domains', 'domainStats'])
+
+/**
+ * A host as checks borrow it. Host keeps private fields, so the stand-in hands every method on, bound to the real one;
+ * reads that several checks ask at the same time are asked of libvirt once.
+ */
 function lend(host: Host, giveBack: () => void): Host {
   const close = async () => giveBack()
+  const reads = new SharedReads()
   return new Proxy(host, {
     get(target, key) {
       if (key === 'close') return close
       const value: unknown = Reflect.get(target, key, target)
-      return typeof value === 'function' ? value.bind(target) : value
+      if (typeof value !== 'function') return value
+      const method = value.bind(target)
+      return sharedReads.has(key) ? sharedRead(reads, String(key), method) : method
     },
+  })
+}
+
+/** The question is shared, the patience is not: each caller's own signal ends his wait only. */
+function sharedRead(reads: SharedReads, name: string, method: (...args: object[]) => Promise<unknown>) {
+  return (...args: { signal?: AbortSignal }[]): Promise<unknown> => {
+    const signal = args.find(argument => argument.signal)?.signal
+    const plain = args.map(({ signal: _, ...rest }) => rest)
+    const answer = reads.ask(`${name} ${JSON.stringify(plain)}`, () => method(...plain))
+    return signal === undefined ? answer : unlessAborted(answer, signal)
+  }
+}
+
+function unlessAborted(answer: Promise<unknown>, signal: AbortSignal): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason)
+    if (signal.aborted) return onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    answer.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
   })
 }

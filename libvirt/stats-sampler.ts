@@ -1,4 +1,3 @@
-import { setTimeout as pause } from 'node:timers/promises'
 import type { CallOptions } from './calls.js'
 import type { ConnectionCall } from './connection.js'
 import * as decode from './decode.js'
@@ -45,6 +44,8 @@ const suspicionMs = 1000
 const stuckMs = 500
 /** By how much libvirt's idea of a wait may exceed ours. */
 const clockSlackMs = 100
+/** Why waiting ends. One for all: an error is dear to make, and this one nobody sees. */
+const leftBehind = new Error('no longer of interest')
 /** Guests asked about at most when looking for the stuck one. */
 const maximumProbes = 2000
 
@@ -88,7 +89,7 @@ async function attempt(
         .u32(flagsOf(request)),
   })
   watch(host, deadline, answered.signal).then(
-    found => found && leaveBehind.abort(),
+    found => found && leaveBehind.abort(leftBehind),
     () => undefined,
   )
   try {
@@ -97,7 +98,7 @@ async function attempt(
     if (signal.aborted && performance.now() < deadline) return undefined
     throw error
   } finally {
-    answered.abort()
+    answered.abort(leftBehind)
   }
 }
 
@@ -116,9 +117,25 @@ async function watch(host: SamplerHost, deadline: number, answered: AbortSignal)
   for (;;) {
     const remainingMs = deadline - performance.now()
     if (remainingMs <= 0) return false
-    await pause(Math.min(suspicionMs, remainingMs * 0.3), undefined, { signal: answered, ref: false })
+    await pause(Math.min(suspicionMs, remainingMs * 0.3), answered)
     if (await hangsOnGuest(host, startedMs, deadline)) return true
   }
+}
+
+/** Rejects with the signal's own reason: nearly every pause ends so, and a new error for each would cost more than the call. */
+function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      clearTimeout(timer)
+      reject(signal.reason)
+    }
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', onAbort)
+      resolve()
+    }, milliseconds).unref()
+    if (signal.aborted) onAbort()
+    else signal.addEventListener('abort', onAbort, { once: true })
+  })
 }
 
 /** True when libvirt is waiting for a QEMU since a moment after `startedMs`: an earlier wait would have been skipped. */

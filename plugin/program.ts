@@ -55,24 +55,40 @@ export interface RunResult {
 }
 
 /** Runs a check with a command line (without the program's name). Never throws: whatever goes wrong is UNKNOWN and one line. */
-export async function runCheck<Host>(
+export function runCheck<Host>(
   program: CheckProgram<Host>,
   argv: readonly string[],
   environment: Environment<Host>,
 ): Promise<RunResult> {
-  const { check, validate, version, help } = program
+  return prepareCheck(program, argv)(environment)
+}
+
+/** Reads the command line once, for any number of runs. */
+export function prepareCheck<Host>(
+  { check, validate, version, help }: CheckProgram<Host>,
+  argv: readonly string[],
+): (environment: Environment<Host>) => Promise<RunResult> {
+  const always = (result: RunResult) => async () => result
   try {
     const request = parseCommandLine(check, validate, argv)
-    if (request.kind === 'help') return { output: help, status: 3 }
-    if (request.kind === 'version') return { output: `${check.name} ${version} (sensu-kvm)\n`, status: 3 }
-    if (request.kind === 'problems') return { output: problemLines(check.name, request.problems), status: 3 }
-    try {
-      return await new Run(check, request, environment).result()
-    } catch (error) {
-      return failure(check.name, error, request.common.format, environment.now())
-    }
+    if (request.kind === 'help') return always({ output: help, status: 3 })
+    if (request.kind === 'version') return always({ output: `${check.name} ${version} (sensu-kvm)\n`, status: 3 })
+    if (request.kind === 'problems') return always({ output: problemLines(check.name, request.problems), status: 3 })
+    return environment => runRequest(check, request, environment)
   } catch (error) {
-    return failure(check.name, error)
+    return always(failure(check.name, error))
+  }
+}
+
+async function runRequest<Host>(
+  check: Check<Host>,
+  request: RunRequest,
+  environment: Environment<Host>,
+): Promise<RunResult> {
+  try {
+    return await new Run(check, request, environment).result()
+  } catch (error) {
+    return failure(check.name, error, request.common.format, environment.now())
   }
 }
 
