@@ -116,7 +116,7 @@ class Watch {
   }
 
   async #open(): Promise<void> {
-    const { uri, openHost, onChange } = this.#options
+    const { uri, openHost, onChange, log } = this.#options
     const host = await openHost(uri)
     if (this.#closed) return host.close()
     const ends = [
@@ -130,6 +130,10 @@ class Watch {
       for (const end of ends) end()
       void host.close()
     }
+    host.eventsReady().then(
+      () => log.debug('listening to libvirt events', { uri }),
+      () => {}, // told by the notice
+    )
   }
 
   /** Told at every attempt; said once. */

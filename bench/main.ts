@@ -1,12 +1,13 @@
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { startGuest } from '../scripts/services/guest.js'
+import { type Guest, startGuest } from '../scripts/services/guest.js'
 import { buildGuestImage } from '../scripts/services/guest-image.js'
-import { startLibvirtd } from '../scripts/services/libvirtd.js'
+import { type Libvirtd, startLibvirtd } from '../scripts/services/libvirtd.js'
 import { cacheDirectory } from '../scripts/services/process.js'
 import { benchBulkStatistics } from './bulk-statistics.js'
 import { benchCheckStart } from './check-start.js'
 import { benchDomainState } from './domain-state.js'
+import { benchEventLatency } from './event-latency.js'
 import { benchInProcessChecks } from './in-process-checks.js'
 import type { Row } from './measure.js'
 import { benchStoredResults } from './store-results.js'
@@ -16,7 +17,7 @@ const usage = `npm run bench [-- --json] [--only NAME]
 
 Compares sensu-kvm with what a user would run instead, in one run on this machine, on private services.
   --json       print the rows as JSON instead of a table
-  --only NAME  run one part: domain-state, bulk-statistics, check-start, in-process-checks, store
+  --only NAME  run one part: domain-state, bulk-statistics, check-start, in-process-checks, store, event-latency
 `
 
 interface Bench {
@@ -24,6 +25,8 @@ interface Bench {
   socket: string
   uri: string
   guest: string
+  libvirtd: Libvirtd
+  realGuest: Guest
 }
 
 const parts: Readonly<Record<string, (bench: Bench) => Promise<Row[]>>> = {
@@ -32,6 +35,8 @@ const parts: Readonly<Record<string, (bench: Bench) => Promise<Row[]>>> = {
   'check-start': ({ root, uri, guest }) => benchCheckStart(root, uri, guest),
   'in-process-checks': ({ root, uri, guest }) => benchInProcessChecks(root, uri, guest),
   store: () => benchStoredResults(),
+  // last: it kills the guest
+  'event-latency': ({ root, libvirtd, realGuest }) => benchEventLatency(root, libvirtd, realGuest),
 }
 
 async function main(): Promise<void> {
@@ -57,6 +62,8 @@ async function measure(names: readonly string[]): Promise<Row[]> {
       socket: libvirtd.socket,
       uri: libvirtd.readOnlyUri ?? libvirtd.uri,
       guest: guest.name,
+      libvirtd,
+      realGuest: guest,
     }
     const rows: Row[] = []
     for (const name of names) {

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { readdirSync, rmSync } from 'node:fs'
+import { chmodSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -15,7 +15,7 @@ const uri = `test+unix:///default?socket=${daemon.socket}`
 const server = await ServerSide.open(t, broker.url)
 let clients = 0
 
-async function start(t: Test, own: object = {}, more: object = {}) {
+async function start(t: Test, own: object = {}, more: object = {}, env: Record<string, string> = {}) {
   const name = `in-process-${++clients}`
   const client = { name, address: '127.0.0.9', subscriptions: [], http_socket: { enabled: false } }
   const settings = {
@@ -24,7 +24,7 @@ async function start(t: Test, own: object = {}, more: object = {}) {
     sensu_kvm: { libvirt: { uri }, ...own },
     ...more,
   }
-  const agent = new AgentProcess(t, { files: { 'agent.json': settings } })
+  const agent = new AgentProcess(t, { files: { 'agent.json': settings }, env })
   await server.keepalive(name)
   return { agent, name }
 }
@@ -94,6 +94,37 @@ t.test('what the shell must see is given to the shell, and everything when switc
   await server.request(`client:${off.name}`, { name: 'off-path', command: `${directory}/check-kvm-state` })
   t.strictSame((await server.result('off-path')).check.output, (await executable('check-kvm-state', [])).output)
 })
+
+t.test(
+  'a path is ours when it leads to the executable beside the agent, whatever else bears its name is not',
+  async t => {
+    const folder = t.testdir({ tools: {}, other: {}, linked: {} })
+    // commands find a shell, but no node: an executable of ours could not run
+    symlinkSync('/bin/sh', join(folder, 'tools/sh'))
+    const { name } = await start(t, {}, {}, { PATH: join(folder, 'tools') })
+    const other = join(folder, 'other/check-kvm-state')
+    writeFileSync(other, '#!/bin/sh\necho "another check"; exit 7\n')
+    chmodSync(other, 0o755)
+    symlinkSync(join(directory, 'check-kvm-state'), join(folder, 'linked/check-kvm-state'))
+    // a name of ours for another program of ours
+    symlinkSync(join(directory, 'check-kvm-state'), join(folder, 'linked/check-kvm-memory'))
+    const statusOf = async (check: string, path: string) => {
+      await server.request(`client:${name}`, { name: check, command: `${path} --version` })
+      return (await server.result(check)).check
+    }
+    for (const [check, path] of [
+      ['bare', 'check-kvm-state'],
+      ['beside', join(directory, 'check-kvm-state')],
+      ['indirect', `${directory}/../bin/check-kvm-state`],
+      ['linked', join(folder, 'linked/check-kvm-state')],
+    ] as const) {
+      t.match(await statusOf(check, path), { status: 3, output: /^check-kvm-state \d+\./ }, path)
+    }
+    t.match(await statusOf('other', other), { status: 7, output: 'another check\n' })
+    t.match(await statusOf('renamed', join(folder, 'linked/check-kvm-memory')), { status: 127 })
+    t.match(await statusOf('nowhere', '/nowhere/check-kvm-state'), { status: 127 })
+  },
+)
 
 t.test(
   'a libvirt that does not answer: the check ends at its deadline, the others are not held up, the limit holds',

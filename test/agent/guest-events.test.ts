@@ -1,0 +1,179 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { procedures } from '../../libvirt/procedures.js'
+import { fakeGuests, numberedGuests } from '../support/fake-guests.js'
+import type { FakeCall } from '../support/fake-libvirtd.js'
+import { ownGuest, ownLibvirtd, rabbitmq } from '../support/services.js'
+import { AgentProcess } from './agent-process.js'
+import { ServerSide } from './server-side.js'
+
+const broker = await rabbitmq(t)
+const server = await ServerSide.open(t, broker.url)
+let clients = 0
+
+/** A standalone check of the name; its own schedule does not come into it. */
+function standalone(command: string): object {
+  return { standalone: true, interval: 100 * 24 * 3600, command, handlers: ['h'] }
+}
+
+async function start(t: Test, checks: Record<string, object>, own: object = {}) {
+  const name = `events-${++clients}`
+  const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
+  const client = { name, address: '127.0.0.9', subscriptions: [], ...sockets }
+  const agent = new AgentProcess(t, {
+    files: { 'agent.json': { client, rabbitmq: broker.url, checks, sensu_kvm: own } },
+  })
+  await server.keepalive(name)
+  return { agent, name }
+}
+
+/** Results of a check so far. */
+function resultsOf(check: string): { source?: string; output: string; status: number; handlers?: string[] }[] {
+  return server.results.map(({ text }) => JSON.parse(text).check).filter(({ name }) => name === check)
+}
+
+/** Waits until the results of a check are so. */
+async function until(check: string, done: (results: ReturnType<typeof resultsOf>) => boolean): Promise<void> {
+  while (!done(resultsOf(check))) await sleep(20)
+}
+
+t.setTimeout(120_000)
+
+t.test('a real guest', async t => {
+  t.setTimeout(90_000)
+  const daemon = await ownLibvirtd(t)
+  const first = await ownGuest(t, daemon, { name: 'first', autostart: false })
+  await ownGuest(t, daemon, { name: 'second', start: false })
+  const command = `check-kvm-state --uri '${daemon.readOnlyUri ?? daemon.uri}'`
+  const { agent } = await start(t, {
+    whole: standalone(command),
+    each: standalone(`${command} --per-guest`),
+    elsewhere: standalone(`${command} --exclude first`),
+    shell: standalone(`${command}; true`),
+  })
+  await agent.log('listening to libvirt events')
+
+  await t.test('a guest whose QEMU is killed is reported at once, alone where each has its own result', async t => {
+    const before = { whole: resultsOf('whole').length, each: resultsOf('each').length }
+    const killedMs = Date.now()
+    first.signal('SIGKILL')
+    const bad = ({ status }: { status: number }) => status === 2
+    await Promise.all([until('whole', list => list.some(bad)), until('each', list => list.some(bad))])
+    t.comment(`results after ${Date.now() - killedMs} ms`)
+    t.match(resultsOf('whole').find(bad), { output: /first: shut off \(crashed\)/, handlers: ['h'] })
+    t.match(resultsOf('each').find(bad), { source: 'first', output: /shut off \(crashed\)/, handlers: ['h'] })
+    t.ok(
+      resultsOf('each')
+        .slice(before.each)
+        .every(({ source }) => source === 'first'),
+      'nothing of others or the run',
+    )
+  })
+
+  await t.test('it starts, pauses, goes on: each is a result', async t => {
+    await daemon.virsh('start', 'first')
+    await until('each', list => list.at(-1)?.status === 0)
+    await daemon.virsh('suspend', 'first')
+    await until('each', list => list.at(-1)?.status === 1)
+    t.match(resultsOf('each').at(-1), { source: 'first', output: /paused \(user\)/ })
+    await daemon.virsh('resume', 'first')
+    await until('each', list => list.at(-1)?.status === 0)
+  })
+
+  await t.test('checks that do not look at the guest, or need a shell, do not run', async t => {
+    t.strictSame(resultsOf('elsewhere'), [])
+    t.strictSame(resultsOf('shell'), [])
+  })
+
+  await t.test('what happened while libvirtd was away is seen when it is back', async t => {
+    await daemon.kill()
+    await agent.log('libvirt events are lost until it answers')
+    first.signal('SIGKILL')
+    await daemon.restart()
+    await agent.log('libvirt events are back')
+    await until('whole', list => list.at(-1)?.status === 2 && /first: shut off/.test(list.at(-1)?.output ?? ''))
+    t.match(resultsOf('whole').at(-1), { output: /first: shut off/ })
+  })
+
+  t.strictSame(await agent.stop(), { status: 0, signal: null })
+})
+
+/** A daemon with so many guests, and what it takes to make it tell of events. */
+async function manyGuests(t: Test, count: number) {
+  const guests = numberedGuests(count)
+  const { daemon } = await fakeGuests(t, guests)
+  const registered: number[] = []
+  daemon.on(procedures.eventRegister, call => {
+    registered.push(call.arguments.i32())
+    call.reply(writer => writer.i32(registered.length))
+  })
+  daemon.on(procedures.eventDeregister, call => call.reply())
+  /** All guests end at the same moment (stopped, crashed). */
+  const endAll = () => {
+    for (const guest of guests) guest.state = [5, 3]
+    const events = guests.map(({ name, uuid, id }) =>
+      daemon.message(318, writer => writer.i32(1).string(name).uuid(uuid).i32(id).i32(5).i32(2)),
+    )
+    daemon.broadcast(Buffer.concat(events))
+  }
+  const uri = `qemu+unix:///system?socket=${daemon.socketPath}`
+  return { daemon, endAll, command: `check-kvm-state --autostart ignore --uri '${uri}'` }
+}
+
+t.test('a thousand guests that end together give one run', async t => {
+  const { daemon, endAll, command } = await manyGuests(t, 1000)
+  const { agent } = await start(t, { storm: standalone(command) })
+  await agent.log('listening to libvirt events')
+  endAll()
+  await until('storm', list => list.length > 0)
+  t.match(resultsOf('storm'), [{ status: 2, output: /web1: shut off \(crashed\)/ }])
+  t.match(await agent.log('guest events run a check'), { check: 'storm', count: 1000, guests: { length: 10 } })
+  // the same once more: still one run each
+  endAll()
+  await until('storm', list => list.length > 1)
+  await agent.stop()
+  t.equal(daemon.count(procedures.getAllDomainStats), 2)
+  t.equal(resultsOf('storm').length, 2)
+})
+
+t.test('events during a run give one more after it', async t => {
+  const { daemon, endAll, command } = await manyGuests(t, 3)
+  const asked: FakeCall[] = []
+  const answer = (call: FakeCall | undefined) => call?.reply(writer => writer.array([], () => undefined))
+  daemon.on(procedures.getAllDomainStats, call => void asked.push(call))
+  const { agent, name } = await start(t, { during: standalone(command) })
+  await agent.log('listening to libvirt events')
+  await server.request(`client:${name}`, { name: 'during', command: 'merged' })
+  await daemon.untilCalled(procedures.getAllDomainStats, 1)
+  endAll()
+  endAll()
+  // longer than what is collected into one run
+  await sleep(300)
+  t.equal(asked.length, 1, 'never two at a time')
+  answer(asked[0])
+  await daemon.untilCalled(procedures.getAllDomainStats, 2)
+  answer(asked[1])
+  await until('during', list => list.length === 2)
+  await agent.stop()
+  t.equal(asked.length, 2)
+})
+
+t.test('switched off, nothing listens', async t => {
+  const { daemon, command } = await manyGuests(t, 1)
+  const { agent, name } = await start(t, { off: standalone(command) }, { libvirt: { events: false } })
+  await server.request(`client:${name}`, { name: 'off', command })
+  await server.result('off')
+  await agent.stop()
+  t.equal(daemon.count(procedures.eventRegister), 0)
+})
+
+t.test('a libvirt that is not there, or a URI that makes no sense, stops nothing', async t => {
+  const { agent, name } = await start(t, {
+    absent: standalone("check-kvm-state --uri 'qemu+unix:///system?socket=/nowhere/sock'"),
+    nonsense: standalone('check-kvm-state --uri nonsense'),
+  })
+  await agent.log('libvirt events are lost until it answers', 2)
+  await server.request(`client:${name}`, { name: 'alive', command: 'true' })
+  t.equal((await server.result('alive')).check.status, 0)
+  t.strictSame(await agent.stop(), { status: 0, signal: null })
+})
