@@ -106,13 +106,12 @@ every guest.`,
     for (const guest of running) {
       const limits = verdict.limitsOf(asked, guest)
       const usage = usageOf(guest, asked.maxAge)
-      judgeResident(verdict, guest, limits)
-      if (typeof usage === 'string') {
-        verdict.add({ status: 'UNKNOWN', guest: guest.name, message: usage })
-        continue
+      if (typeof usage === 'string') verdict.add({ status: 'UNKNOWN', guest: guest.name, message: usage })
+      else {
+        judgeUsage(verdict, guest, usage, limits)
+        used.push({ name: guest.name, percent: usage.usedPercent })
       }
-      judgeUsage(verdict, guest, usage, limits)
-      used.push({ name: guest.name, percent: usage.usedPercent })
+      judgeResident(verdict, guest, limits)
     }
     const [most] = used.sort((one, other) => other.percent - one.percent)
     const collecting = running.some(({ ageSeconds, growth }) => ageSeconds !== undefined && growth === undefined)

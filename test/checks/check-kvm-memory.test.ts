@@ -349,7 +349,7 @@ t.test('the executable prints exactly this', async t => {
   const { daemon } = await fakeGuests(t, [web1, web2, off])
   const run = (...args: string[]) => runExecutable(name, ['--uri', daemon.uri, '--state-dir', t.testdir(), ...args])
   const numbers = (guest: string, percent: number, used: number, limits: string) =>
-    `${guest}.resident=256000000B ${guest}.resident_percent=95.367432% ${guest}.used_percent=${percent}%;${limits} ${guest}.used=${used}B;;;0;204800000 ${guest}.swap_rate=U ${guest}.major_fault_rate=U`
+    `${guest}.used_percent=${percent}%;${limits} ${guest}.used=${used}B;;;0;204800000 ${guest}.swap_rate=U ${guest}.major_fault_rate=U ${guest}.resident=256000000B ${guest}.resident_percent=95.367432%`
   t.same(await run(), {
     stdout: `${name} OK: highest memory in use 90 % (web1, of 2 running); 1 not running; swapping and faults: collecting, known from the next run on
 | ${numbers('web1', 90, 184320000, '90;95')} ${numbers('web2', 50, 102400000, '90;95')}
