@@ -33,16 +33,26 @@ export class CommandRunner {
     this.#options = options
   }
 
-  /**
-   * Runs `definition.command` with its `timeout` (seconds; none when absent, null or 0); with `stdin: true` it reads `input`. Never rejects:
-   * what cannot be run has the output `Unexpected error: …` and status 3 (Sensu 1.9).
-   */
+  /** Runs a command as soon as a slot is free, as `execute` does. */
   run(definition: JsonObject, input: JsonObject): Promise<CheckOutcome> {
-    const { slots, inProcess } = this.#options
+    return this.#options.slots.run(() => this.execute(definition, input))
+  }
+
+  /** Calls `work`, which is to execute a command, when a slot is free. Thousands may wait: until then nothing but the function is kept. */
+  whenFree(work: () => Promise<CheckOutcome>): void {
+    this.#options.slots.start(work)
+  }
+
+  /**
+   * Runs `definition.command` now, with its `timeout` (seconds; none when absent, null or 0); with `stdin: true` it reads `input`. Never
+   * rejects: what cannot be run has the output `Unexpected error: …` and status 3 (Sensu 1.9).
+   */
+  execute(definition: JsonObject, input: JsonObject): Promise<CheckOutcome> {
+    const { inProcess } = this.#options
     const { command, timeout, stdin } = definition
     const call = this.inProcessCall(definition)
-    if (inProcess && call) return slots.run(() => inProcess.run(call, timeoutOf(definition) ?? 0))
-    return slots.run(() => this.#spawn(command, timeout, stdin === true ? encodeJson(input) : undefined))
+    if (inProcess && call) return inProcess.run(call, timeoutOf(definition) ?? 0)
+    return this.#spawn(command, timeout, stdin === true ? encodeJson(input) : undefined)
   }
 
   /** How a command without tokens runs inside this process; undefined when it needs one of its own. */

@@ -11,7 +11,7 @@ import {
 } from '../sensu/results.js'
 import { substituteCheck } from '../sensu/tokens.js'
 import type { CheckDefinition, ClientDefinition, Json, JsonObject } from '../sensu/types.js'
-import type { CommandRunner, Outcome } from './commands.js'
+import type { CheckOutcome, CommandRunner, Outcome } from './commands.js'
 import type { ChangedGuests } from './guest-events.js'
 import { withHookRun } from './hooks.js'
 import type { InProcessCall } from './in-process.js'
@@ -91,20 +91,32 @@ export class Executions {
   }
 
   /** The guard's key is taken from the request as it came, before tokens are substituted. */
-  #executeOnce(check: JsonObject, guests: ChangedGuests): void {
-    const { log } = this.#options
-    log.debug('attempting to execute check command', { check })
-    const key = checkKey(check)
+  #executeOnce(request: JsonObject, guests: ChangedGuests): void {
+    const { client, commands, log, results } = this.#options
+    log.debug('attempting to execute check command', { check: request })
+    const key = checkKey(request)
     if (this.#inProgress.has(key)) {
-      log.warn('previous check command execution in progress', { check })
+      log.warn('previous check command execution in progress', { check: request })
       return
     }
+    const { check, command, unmatched } = substituteCheck(request, client)
+    if (unmatched.length > 0) {
+      results.publish(unmatchedTokensResult(check, unmatched, Date.now()))
+      return
+    }
+    const acceptedMs = Date.now()
+    const clockMs = performance.now()
     this.#inProgress.set(key, [])
-    this.#execute(check, guests)
-      .catch((error: unknown) => {
-        log.error('failed to execute check', { check: { name: check['name'] ?? null }, error: String(error) })
-      })
-      .finally(() => this.#release(key))
+    commands.whenFree(() => {
+      const started: JsonObject = { ...check, executed: epochSeconds(acceptedMs) }
+      const outcome = commands.execute({ ...check, command }, standardInput(client, started))
+      this.#publish(started, outcome, clockMs, guests)
+        .catch((error: unknown) => {
+          log.error('failed to execute check', { check: { name: check['name'] ?? null }, error: String(error) })
+        })
+        .finally(() => this.#release(key))
+      return outcome
+    })
   }
 
   #release(key: string): void {
@@ -115,14 +127,15 @@ export class Executions {
     for (const resolve of this.#onIdle.splice(0)) resolve()
   }
 
-  async #execute(request: JsonObject, changed: ChangedGuests): Promise<void> {
-    const { client, commands, results } = this.#options
-    const { check, command, unmatched } = substituteCheck(request, client)
-    if (unmatched.length > 0) return results.publish(unmatchedTokensResult(check, unmatched, Date.now()))
-    const started: JsonObject = { ...check, executed: epochSeconds(Date.now()) }
-    const startedMs = performance.now()
-    const outcome = await commands.run({ ...check, command }, standardInput(client, started))
-    const duration = durationSeconds(performance.now() - startedMs)
+  /** `acceptedClockMs`: when the check was accepted, by the monotonic clock; waiting for a slot counts in the duration. */
+  async #publish(
+    started: JsonObject,
+    execution: Promise<CheckOutcome>,
+    acceptedClockMs: number,
+    changed: ChangedGuests,
+  ): Promise<void> {
+    const outcome = await execution
+    const duration = durationSeconds(performance.now() - acceptedClockMs)
     const wanted = changed === 'all' ? undefined : new Set([...changed].map(name => safeName(name)))
     const guests = outcome.guests.filter(({ source }) => wanted?.has(source) ?? true)
     // side by side: the hooks of a thousand guests must not wait for each other

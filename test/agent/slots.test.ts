@@ -31,3 +31,17 @@ t.test('a failure frees its slot', async t => {
   await t.rejects(slots.run(() => Promise.reject(new Error('x'))))
   t.equal(await slots.run(async () => 'free'), 'free')
 })
+
+t.test('ten thousand may wait; they are counted, and none is left behind', async t => {
+  const slots = new Slots(3)
+  const order: number[] = []
+  const ends = Array.from({ length: 10_000 }, (_, n) => slots.run(async () => order.push(n)))
+  t.equal(slots.running, 3)
+  t.equal(slots.queued, 9997)
+  await Promise.all(ends)
+  t.strictSame([slots.running, slots.queued], [0, 0])
+  t.strictSame(
+    order,
+    ends.map((_, n) => n),
+  )
+})
