@@ -86,6 +86,7 @@ async function main(argv) {
   const module = join(root, command.module)
   if (!existsSync(module))
     throw new SetupError(`${command.module} is missing: nothing runs \`${name}\` in this version`)
+  process.once('exit', returnToOwner)
   process.argv.splice(1, 2, module)
   await import(pathToFileURL(module).href)
 }
@@ -231,6 +232,7 @@ async function buildProject() {
   say('building')
   await run(process.execPath, [join(root, 'scripts/build.mjs')], asOwner())
   writeFileSync(stamp, inputs)
+  returnToOwner()
 }
 
 function digestOfInputs() {
@@ -260,13 +262,29 @@ function filesOf(path) {
 
 /** With sudo, what is written below the project shall belong to the project's owner, not to root. */
 function asOwner() {
-  const { uid, gid } = statSync(root)
-  if (!isRoot || uid === 0) return {}
+  const owner = foreignOwner()
+  if (owner === undefined) return {}
   const entry = readFileSync('/etc/passwd', 'utf8')
     .split('\n')
     .map(line => line.split(':'))
-    .find(fields => fields[2] === String(uid))
-  return { uid, gid, env: { ...process.env, HOME: entry?.[5] ?? '/tmp' } }
+    .find(fields => fields[2] === String(owner.uid))
+  return { ...owner, env: { ...process.env, HOME: entry?.[5] ?? '/tmp' } }
+}
+
+/** Who owns the project, when this is root and the owner is not. */
+function foreignOwner() {
+  const { uid, gid } = statSync(root)
+  return isRoot && uid !== 0 ? { uid, gid } : undefined
+}
+
+/** Gives the owner what root has written, else neither npm nor the next build could replace it. */
+function returnToOwner() {
+  const owner = foreignOwner()
+  if (owner === undefined) return
+  const written = ['build', '.cache', '.tap', 'node_modules/@tapjs/test']
+    .map(path => join(root, path))
+    .filter(existsSync)
+  spawnSync('chown', ['-R', '-h', `${owner.uid}:${owner.gid}`, ...written], { stdio: 'ignore' })
 }
 
 // --- helpers ---

@@ -125,7 +125,7 @@ async function startEverything(started: Started, signal: AbortSignal): Promise<S
   const hostGuests = await findHostGuests()
   tell(
     hostGuests > 0
-      ? `watching this host's ${hostGuests} guests, read-only; starting a private RabbitMQ and Redis`
+      ? `watching this host's guests (${hostGuests}), read-only; starting a private RabbitMQ and Redis`
       : 'this host has no guests of its own; starting a private RabbitMQ, Redis and libvirtd with a small guest',
   )
   const [redis, rabbitmq, libvirtUri] = await Promise.all([

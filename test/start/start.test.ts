@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { waitUntil } from '../../scripts/services/process.js'
+import { ownGuest, ownLibvirtd } from '../support/services.js'
 
 const program = fileURLToPath(new URL('../../scripts/start.js', import.meta.url))
 const limits = { timeoutMs: 120_000, intervalMs: 100 }
@@ -62,6 +63,20 @@ t.test('--once prints a table with every check, of the host and of its guest, an
   t.same(files(), [], 'no file')
 })
 
+t.test('a host with guests has those watched, and nothing is done to them', { skip: notRoot() }, async t => {
+  const host = await ownLibvirtd(t)
+  await ownGuest(t, host, { name: 'of-the-host', agent: false })
+  const before = host.processes()
+  // In its mount namespace that libvirtd is the host's own once its sockets are where the system's are.
+  for (const name of ['libvirt-sock', 'libvirt-sock-ro'])
+    symlinkSync(join(dirname(host.socket), name), join(host.directory, 'run', name))
+  const { stdout, stderr } = await host.runInside(process.execPath, [program, '--once'], { timeoutMs: 120_000 })
+  t.match(stderr, /watching this host's guests \(1\), read-only/)
+  t.match(stdout, /^of-the-host +state_check +OK .*running/m)
+  t.notMatch(stdout, 'web1')
+  t.same(host.processes(), before, 'neither more nor less runs than before')
+})
+
 t.test('Ctrl-C ends the live table and everything that was started', async t => {
   const { child, text, exited, processes, files } = start(t)
   await waitUntil('the guest is in the table', () => /^web1 +state_check/m.test(text.out) || undefined, limits)
@@ -104,3 +119,7 @@ t.test('an unknown option is refused, --help explains', async t => {
   t.equal(await asked.exited, 0)
   t.match(asked.text.out, /--once +wait until every configured check has a result/)
 })
+
+function notRoot(): string | false {
+  return process.getuid?.() === 0 ? false : 'entering the mount namespace of a libvirtd of root needs root'
+}
