@@ -268,7 +268,9 @@ function asOwner() {
     .split('\n')
     .map(line => line.split(':'))
     .find(fields => fields[2] === String(owner.uid))
-  return { ...owner, env: { ...process.env, HOME: entry?.[5] ?? '/tmp' } }
+  // npm tells its children its own settings, e.g. where root's cache is.
+  const environment = Object.entries(process.env).filter(([name]) => !/^npm_/i.test(name))
+  return { ...owner, env: { ...Object.fromEntries(environment), HOME: entry?.[5] ?? '/tmp' } }
 }
 
 /** Who owns the project, when this is root and the owner is not. */
