@@ -82,6 +82,7 @@ export class Agent {
     try {
       await this.#parts.transport.connect()
       this.#wasConnected = true
+      this.#parts.sink.resume()
       return true
     } catch (error) {
       if (error instanceof TransportError && error.code === 'closed') return false

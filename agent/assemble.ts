@@ -14,14 +14,15 @@ import { HttpSocket } from './http-socket.js'
 import { InProcessChecks, type Programs } from './in-process.js'
 import { Keepalives } from './keepalives.js'
 import { Requests } from './requests.js'
-import { type ResultSink, Results } from './results.js'
+import { Results } from './results.js'
 import type { AgentSettings } from './settings.js'
 import { SharedHosts } from './shared-hosts.js'
-import { redisSink, transportSink } from './sinks.js'
+import { redisSink } from './sinks.js'
 import { Slots } from './slots.js'
 import { Socket } from './socket.js'
 import { StandaloneChecks } from './standalone.js'
 import { stateChecks } from './state-checks.js'
+import { type OpenedSink, openTransportResults } from './transport-results.js'
 
 export interface AgentInput {
   settings: Settings
@@ -44,8 +45,7 @@ export interface AssembledAgent {
 }
 
 /** Where results and keepalives go. */
-interface Destination {
-  sink: ResultSink
+interface Destination extends OpenedSink {
   publishKeepalive(keepalive: JsonObject): Promise<void>
 }
 
@@ -62,7 +62,7 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   const inProcess = own.in_process
     ? new InProcessChecks({ programs: input.programs, directory: input.directory, hosts, variables: environment })
     : undefined
-  const { sink, publishKeepalive } = await destination(settings, own, transport, spawner, log)
+  const { sink, publishKeepalive, release: releaseSink } = await destination(input, settings, transport, spawner)
   const results = new Results(client, log, sink)
   const commands = new CommandRunner({ slots: new Slots(limit), spawner, inProcess })
   const executions = new Executions({ client, checks, safeMode: client.safe_mode === true, log, results, commands })
@@ -94,21 +94,21 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   const release = async () => {
     spawner.close()
     await hosts.close()
+    await releaseSink()
   }
   return { agent, release }
 }
 
 /** To the transport for a Sensu server, or into Redis without one; never both. */
 async function destination(
+  { own, log, environment: variables }: AgentInput,
   settings: Settings,
-  own: AgentSettings,
   transport: Transport,
   spawner: Spawner,
-  log: Logger,
 ): Promise<Destination> {
   if (own['results.to'] === 'transport') {
     return {
-      sink: transportSink(transport, log, own['results.max_held_bytes']),
+      ...(await openTransportResults({ transport, clientName: settings.client.name, own, variables, log })),
       publishKeepalive: keepalive => transport.publish('direct', 'keepalives', encodeJson(keepalive)),
     }
   }
@@ -123,6 +123,7 @@ async function destination(
   const pipeline = new Pipeline({ store, settings, spawner, logger: log })
   return {
     sink: redisSink(pipeline, store),
+    release: async () => {},
     publishKeepalive: keepalive => pipeline.processKeepalive(keepalive),
   }
 }

@@ -38,6 +38,7 @@ export class HeldResults<T> {
   #sentCount = 0
   #heldBytes = 0
   #droppedCount = 0
+  #droppedTotal = 0
   /** Distinguishes answers to deliveries of an earlier attempt. */
   #attempt = 0
   #retryTimer: NodeJS.Timeout | undefined
@@ -50,6 +51,11 @@ export class HeldResults<T> {
 
   get count(): number {
     return this.#held.length
+  }
+
+  /** Results dropped since the start. */
+  get droppedTotal(): number {
+    return this.#droppedTotal
   }
 
   /** Takes a result over; never throws. `bytes` is its approximate size. */
@@ -135,6 +141,7 @@ export class HeldResults<T> {
     while (this.#heldBytes > this.#options.maxBytes && this.#held.length > this.#sentCount + 1) {
       const [oldest] = this.#held.splice(this.#sentCount, 1)
       this.#heldBytes -= oldest?.bytes ?? 0
+      this.#droppedTotal++
       if (this.#droppedCount++ === 0) this.#options.onOverflow()
     }
   }

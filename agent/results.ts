@@ -1,14 +1,27 @@
 import { resultMessage } from '../sensu/results.js'
 import type { CheckResult, CheckWithResult, ClientDefinition } from '../sensu/types.js'
 
+/** What a sink has not delivered. */
+export interface Backlog {
+  /** Results that are not confirmed yet. */
+  waiting: number
+  /** Results given up since the start, because a bound was reached. */
+  dropped: number
+  /** Size of the spool's files; undefined without a spool. */
+  spoolBytes: number | undefined
+}
+
 /** Where results go: to the transport, or into Redis. Exactly one is in use. */
 export interface ResultSink {
   /** Takes the result over; never throws. */
   deliver(result: CheckResult): void
+  /** Sends what waits; to be called at the first connection, those after it the sink notices by itself. */
+  resume(): void
   /** Waits until everything is delivered, at most the given time. */
   drained(milliseconds: number): Promise<void>
   /** Ends deliveries; returns how many results are lost by that. */
   close(): number
+  backlog(): Backlog
 }
 
 export interface ResultsLog {

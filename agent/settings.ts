@@ -27,7 +27,36 @@ export const agentSettings = [
     minimum: 1024,
     default: 64 * 1024 * 1024,
     summary:
-      'Undelivered results kept in memory while the transport is away, in bytes; beyond that the oldest are dropped.',
+      'Undelivered results kept in memory while the transport is away and there is no spool, in bytes; beyond that the oldest are dropped.',
+  },
+  {
+    key: 'spool.enabled',
+    type: 'boolean',
+    default: true,
+    summary:
+      'Keep results on disk that the transport has not taken, so that they survive the agent, and send them in order when it takes them again.',
+  },
+  {
+    key: 'spool.directory',
+    type: 'string',
+    default: '',
+    summary:
+      'Directory for this agent alone; empty: `spool-CLIENT` in $SENSU_KVM_STATE_DIR, else in $STATE_DIRECTORY (set by systemd), else in /var/lib/sensu-kvm. When it cannot be used, results are kept in memory, and a warning says so.',
+  },
+  {
+    key: 'spool.max_bytes',
+    type: 'integer',
+    minimum: 1024 * 1024,
+    default: 64 * 1024 * 1024,
+    summary: 'Size of the spool on disk; beyond that the oldest results are dropped, a sixteenth of it at a time.',
+  },
+  {
+    key: 'spool.fsync_interval_ms',
+    type: 'integer',
+    minimum: 0,
+    default: 1000,
+    summary:
+      'The spool is written at once while the transport is away (else after 100 ms), which survives the death of the agent; it is forced to the disk this often, which survives that of the machine.',
   },
   {
     key: 'in_process',

@@ -31,8 +31,10 @@ export function transportSink(transport: Transport, log: Logger, maxBytes: numbe
       const message = encodeJson(result)
       held.add(message, message.length)
     },
+    resume: () => held.resume(),
     drained: milliseconds => held.drained(milliseconds),
     close: () => held.close(),
+    backlog: () => ({ waiting: held.count, dropped: held.droppedTotal, spoolBytes: undefined }),
   }
 }
 
@@ -50,9 +52,11 @@ export function redisSink(pipeline: Pipeline, store: Store): ResultSink {
     deliver(result) {
       void pipeline.processResult(result)
     },
+    resume() {},
     async drained(milliseconds) {
       await Promise.race([pipeline.idle(), sleep(milliseconds, undefined, { ref: false })])
     },
     close: () => store.close(),
+    backlog: () => ({ ...store.backlog, spoolBytes: undefined }),
   }
 }

@@ -53,7 +53,10 @@ export class SpooledResults {
 
   /** Takes a result over; never throws. */
   add(result: Buffer): void {
-    this.#options.spool.append(result)
+    const { ready, spool } = this.#options
+    spool.append(result)
+    // without a destination nothing will make this write superfluous
+    if (!ready()) void spool.flush()
     void this.#fill()
   }
 

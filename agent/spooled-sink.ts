@@ -13,6 +13,8 @@ export interface SpooledSinkOptions {
   directory: string
   /** Bound of the spool on disk. */
   maxBytes: number
+  /** Written data is forced to the disk this often. */
+  syncIntervalMs: number
 }
 
 /** A sink, and the spool behind it for those who want to count. */
@@ -30,17 +32,20 @@ export interface SpooledSink {
 export async function openSpooledSink(
   transport: Transport,
   log: Logger,
-  { directory, maxBytes }: SpooledSinkOptions,
+  { directory, maxBytes, syncIntervalMs }: SpooledSinkOptions,
 ): Promise<SpooledSink> {
   let dropped = 0
+  let droppedTotal = 0
   const spool = await Spool.open({
     directory,
     maxBytes,
+    syncIntervalMs,
     onDropped: records => {
       if (dropped === 0) {
         log.error('too many undelivered check results, dropping the oldest', { directory, max_bytes: maxBytes })
       }
       dropped += records
+      droppedTotal += records
     },
     onDiskTrouble: error => log.error('check results cannot be spooled', { directory, error: String(error) }),
   })
@@ -64,12 +69,14 @@ export async function openSpooledSink(
     spool,
     sink: {
       deliver: result => results.add(encodeJson(result)),
+      resume: () => results.resume(),
       drained: milliseconds => results.drained(milliseconds),
       close: () => {
         const kept = results.close()
         if (kept > 0) log.info('undelivered check results are kept in the spool', { directory, results: kept })
         return 0
       },
+      backlog: () => ({ waiting: results.count, dropped: droppedTotal, spoolBytes: spool.diskBytes }),
     },
     release: async () => {
       const lost = await spool.close()

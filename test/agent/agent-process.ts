@@ -46,7 +46,7 @@ export class AgentProcess {
     }
     this.#child = spawn(process.execPath, [agentFile, '-d', conf, ...args], {
       cwd: this.directory,
-      env: { ...cleanEnvironment(), SENSU_LOADED_TEMPFILE_DIR: this.directory, ...env },
+      env: { ...cleanEnvironment(), ...directories(this.directory), ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     this.exit = this.#exit()
@@ -122,6 +122,11 @@ export class AgentProcess {
   #wake(): void {
     for (const resolve of this.#waiting.splice(0)) resolve()
   }
+}
+
+/** Everything an agent writes stays in the test's own directory. */
+function directories(directory: string): NodeJS.ProcessEnv {
+  return { SENSU_LOADED_TEMPFILE_DIR: directory, SENSU_KVM_STATE_DIR: join(directory, 'state') }
 }
 
 function cleanEnvironment(): NodeJS.ProcessEnv {

@@ -10,11 +10,11 @@ const { user, password, vhosts } = broker
 const proxy = await TcpProxy.start(broker.port)
 t.teardown(() => proxy.stop())
 
-function configuration(name: string) {
+function configuration(name: string, own: object = {}) {
   const client = { name, address: '127.0.0.9', subscriptions: ['all'] }
   const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
   const rabbitmq = { port: proxy.port, user, password, vhost: vhosts[0] }
-  return { 'agent.json': { client: { ...client, ...sockets }, rabbitmq } }
+  return { 'agent.json': { client: { ...client, ...sockets }, rabbitmq, sensu_kvm: own } }
 }
 
 t.test('a broker killed under running checks: no result is lost, their order is kept, and work goes on', async t => {
@@ -57,9 +57,9 @@ t.test('without a broker from the start the agent waits, and can be stopped', as
   t.ok(agent.lines.some(({ message }) => message === 'stopping reactor'))
 })
 
-t.test('results that cannot be delivered before the end are counted', async t => {
+t.test('without a spool, results that cannot be delivered before the end are counted', async t => {
   proxy.accept()
-  const agent = new AgentProcess(t, { files: configuration('ending'), args: [] })
+  const agent = new AgentProcess(t, { files: configuration('ending', { spool: { enabled: false } }), args: [] })
   const server = await ServerSide.open(t, broker.url())
   await server.request('client:ending', { name: 'too-late', command: 'while [ ! -e gone ]; do sleep 0.02; done' })
   await agent.log('received check request')

@@ -116,7 +116,11 @@ t.test('the sink: results that Redis could not take reach it from the next proce
     t.teardown(() => transport.close())
     const connected = transport.connect()
     connected.catch(() => {})
-    return { transport, connected, ...(await openSpooledSink(transport, log, { directory, maxBytes: 1024 * 1024 })) }
+    return {
+      transport,
+      connected,
+      ...(await openSpooledSink(transport, log, { directory, maxBytes: 1024 * 1024, syncIntervalMs: 1000 })),
+    }
   }
   const result = (name: string) => ({ client: 'c', check: { name, output: 'o', status: 0, issued: 1, executed: 1 } })
   const away = await start(1)
