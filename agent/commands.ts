@@ -13,9 +13,15 @@ export interface Outcome {
   status: number
 }
 
+/** What one guest came to. `last`: it is gone, and nothing will follow. */
+export interface GuestOutcome extends Outcome {
+  source: string
+  last?: true
+}
+
 /** What a check's command came to; a check of ours may bring one outcome per guest with it. */
 export interface CheckOutcome extends Outcome {
-  guests: (Outcome & { source: string })[]
+  guests: GuestOutcome[]
 }
 
 export interface CommandRunnerOptions {
@@ -51,7 +57,7 @@ export class CommandRunner {
     const { inProcess } = this.#options
     const { command, timeout, stdin } = definition
     const call = this.inProcessCall(definition)
-    if (inProcess && call) return inProcess.run(call, timeoutOf(definition) ?? 0)
+    if (inProcess && call) return inProcess.run(call, timeoutOf(definition) ?? 0, nameOf(definition))
     return this.#spawn(command, timeout, stdin === true ? encodeJson(input) : undefined)
   }
 
@@ -72,4 +78,9 @@ export class CommandRunner {
 /** In seconds, 0 for none; undefined when it is no number. */
 function timeoutOf({ timeout }: JsonObject): number | undefined {
   return isSet(timeout) ? toNumber(timeout) : 0
+}
+
+/** Hooks have none. */
+function nameOf({ name }: JsonObject): string | undefined {
+  return typeof name === 'string' ? name : undefined
 }

@@ -11,7 +11,7 @@ import {
 } from '../sensu/results.js'
 import { substituteCheck } from '../sensu/tokens.js'
 import type { CheckDefinition, ClientDefinition, Json, JsonObject } from '../sensu/types.js'
-import type { CheckOutcome, CommandRunner, Outcome } from './commands.js'
+import type { CheckOutcome, CommandRunner, GuestOutcome, Outcome } from './commands.js'
 import type { ChangedGuests } from './guest-events.js'
 import { withHookRun } from './hooks.js'
 import type { InProcessCall } from './in-process.js'
@@ -137,9 +137,9 @@ export class Executions {
     const outcome = await execution
     const duration = durationSeconds(performance.now() - acceptedClockMs)
     const wanted = changed === 'all' ? undefined : new Set([...changed].map(name => safeName(name)))
-    const guests = outcome.guests.filter(({ source }) => wanted?.has(source) ?? true)
+    const guests = outcome.guests.filter(({ source, last }) => last || (wanted?.has(source) ?? true))
     // side by side: the hooks of a thousand guests must not wait for each other
-    await Promise.all(guests.map(guest => this.#finish({ ...started, source: guest.source }, guest, duration)))
+    await Promise.all(guests.map(guest => this.#finish(guestCheck(started, guest), guest, duration)))
     if (wanted === undefined || guests.length === 0) await this.#finish(started, outcome, duration)
   }
 
@@ -149,4 +149,11 @@ export class Executions {
     const check: JsonObject = { ...started, duration, output, status }
     results.publish(await withHookRun(check, { client, commands, log }))
   }
+}
+
+/** The check as the guest's own. Nobody is to wait for another result of a guest that is gone. */
+function guestCheck(check: JsonObject, { source, last }: GuestOutcome): JsonObject {
+  if (!last) return { ...check, source }
+  const { ttl: _ttl, ttl_status: _status, ...lasting } = check
+  return { ...lasting, source }
 }

@@ -2,6 +2,7 @@ import { realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, join } from 'node:path'
 import type { Host } from '../libvirt/host.js'
+import { FileState } from '../plugin/file-state.js'
 import { type CheckProgram, type Environment, prepareCheck, type RunResult } from '../plugin/program.js'
 import { MemoryState } from '../plugin/state.js'
 import type { CheckOutcome } from './commands.js'
@@ -37,11 +38,14 @@ export interface InProcessOptions {
 export class InProcessChecks {
   readonly #options: InProcessOptions
   readonly #state = new MemoryState()
+  /** On disk: a guest that goes while the agent is restarted is gone all the same. */
+  readonly #known: FileState
   readonly #hostname = hostname()
   readonly #calls = new Map<string, InProcessCall>()
 
   constructor(options: InProcessOptions) {
     this.#options = options
+    this.#known = new FileState(options.variables)
   }
 
   /**
@@ -78,7 +82,11 @@ export class InProcessChecks {
   }
 
   /** Never rejects. A check that hangs ends at its deadline, like a command that is killed (0: no deadline but its own). */
-  async run({ start }: Pick<InProcessCall, 'start'>, timeoutSeconds: number): Promise<CheckOutcome> {
+  async run(
+    { start }: Pick<InProcessCall, 'start'>,
+    timeoutSeconds: number,
+    checkName?: string,
+  ): Promise<CheckOutcome> {
     const { hosts, variables } = this.#options
     const abort = new AbortController()
     let timer: NodeJS.Timeout | undefined
@@ -93,6 +101,8 @@ export class InProcessChecks {
     const run = start({
       openHost: options => hosts.open(options),
       state: this.#state,
+      known: this.#known,
+      checkName,
       now: Date.now,
       signal: abort.signal,
       hostname: this.#hostname,

@@ -7,6 +7,8 @@ export interface GuestResult {
   readonly source: string
   readonly output: string
   readonly status: ExitStatus
+  /** The guest is gone and no result will follow: whoever waits for one (`ttl`) must not. Not sent. */
+  readonly last?: true
 }
 
 /** Results per connection: the reference parses all it has at every chunk, so one huge array would cost it seconds. */

@@ -7,7 +7,18 @@ export const guestOptions = {
   match: { type: 'regex', summary: 'Look only at guests whose name matches, besides those of --guest.' },
   exclude: { type: 'regex', summary: 'Leave out guests whose name matches; wins over --guest and --match.' },
   all: { type: 'flag', summary: 'Look at all guests (the default when neither --guest nor --match is given).' },
-  perGuest: { type: 'flag', summary: 'Give each guest its own result, with the guest as its source.' },
+  perGuest: {
+    type: 'flag',
+    summary:
+      'Give each guest its own result, with its name as source; what Sensu does not allow in names becomes _xHH, byte by byte.',
+  },
+  gone: {
+    type: 'choice',
+    choices: ['resolve', 'critical', 'ignore'],
+    default: 'resolve',
+    summary:
+      'With --per-guest, what to report of a guest that earlier runs knew and that is not there any more: a last OK, or CRITICAL until it is back.',
+  },
 } as const
 
 export type GuestOptionValues = OptionValues<typeof guestOptions>

@@ -2,9 +2,10 @@ import type { GuestResult, sendResults } from './agent-socket.js'
 import type { Check, Context } from './check.js'
 import { type CommonValues, parseCommandLine, type Request, type Validate } from './command-line.js'
 import { type GuestOptionValues, type Selectable, selectGuests, selectionFindings } from './guests.js'
+import { keepKnown, readGone } from './known-guests.js'
 import type { Finding, Outcome } from './outcome.js'
 import { type Format, firstLine, formatFailure, formats, type Report, statusLine, statusOf } from './output.js'
-import type { StateKeeper } from './state.js'
+import type { StateKeeper, StateStore } from './state.js'
 import { type ExitStatus, exitStatusOf, worstFirst } from './status.js'
 import { printable, safeName } from './text.js'
 
@@ -30,6 +31,10 @@ export interface OpenHostOptions {
 export interface Environment<Host> {
   openHost(options: OpenHostOptions): Promise<Host & { close(): Promise<void> }>
   readonly state: StateKeeper
+  /** Where `--per-guest` keeps which guests there were, so that it can tell who is gone; it should outlive the process. Default: `state`. */
+  readonly known?: StateKeeper
+  /** The name of the guests' results, when the command line does not decide that. */
+  readonly checkName?: string | undefined
   /** Milliseconds since 1970. */
   now(): number
   /** Ends the run early. */
@@ -118,6 +123,7 @@ class Run<Host> {
   readonly #abort = new AbortController()
   readonly #selectionFindings: Finding[] = []
   readonly #startedMs = performance.now()
+  readonly #selected = new Set<string>()
   #stage = 'starting'
 
   constructor(check: Check<Host>, request: RunRequest, environment: Environment<Host>) {
@@ -230,27 +236,93 @@ class Run<Host> {
     const options = this.#request.options as unknown as GuestOptionValues
     const selection = selectGuests(guests, options)
     this.#selectionFindings.push(...selectionFindings(selection, options, this.#uri))
+    for (const { name } of selection.selected) this.#selected.add(name)
     return selection.selected
   }
 
   /** The guests' states belong to the guests: the run itself is as bad as its findings about the host, or the hand-over. */
   async #perGuest(report: Report): Promise<RunResult> {
-    const guests = guestReports(report).map(([guest, own]) => guestResult(guest, own, this.#common.format))
+    const present = guestReports(report).map(([guest, own]) => guestResult(guest, own, this.#common.format))
+    const { results: gone, problem, remember } = await this.#gone(report)
+    const guests = [...present, ...gone]
     if (this.#environment.deliver !== undefined && guests.length > 0) {
       this.#stage = `handing results to the agent at ${this.#common.agentSocket}`
       const name = this.#common.checkName ?? this.#check.name
-      const results = guests.map(guest => ({ name, ...guest }))
+      const results = guests.map(({ source, output, status }) => ({ name, source, output, status }))
       await this.#environment.deliver(results, this.#common.agentSocket, this.#abort.signal)
     }
-    const host = { ...report.outcome, findings: report.outcome.findings.filter(({ guest }) => guest === undefined) }
+    const trouble = problem ?? (await remember())
+    const findings = report.outcome.findings.filter(({ guest }) => guest === undefined)
+    const host = { ...report.outcome, findings: trouble === undefined ? findings : [...findings, trouble] }
     const status = statusOf(host)
     const own = status === 'OK' ? '' : `${firstLine({ name: '', outcome: host }).replace(/^ \w+: /, '')}; `
+    const absent = gone.length === 0 ? '' : `; ${gone.length} gone (${someSources(gone)})`
     return {
-      output: `${statusLine(report.name, status, own + guestCounts(guests))}\n`,
+      output: `${statusLine(report.name, status, own + guestCounts(present) + absent)}\n`,
       status: exitStatusOf[status],
       guests,
     }
   }
+
+  /** Results of guests that earlier runs knew and that are gone, and how to keep what the next run is to know. Never rejects. */
+  async #gone(report: Report): Promise<GoneGuests> {
+    const asked = (this.#request.options as unknown as GuestOptionValues).gone
+    const nothing = { results: [], problem: undefined, remember: async () => undefined }
+    if (asked === 'ignore') return nothing
+    this.#stage = 'finding out which guests are gone'
+    const present = new Set([...this.#selected, ...guestReports(report).map(([guest]) => guest)])
+    const store = this.#knownStore()
+    try {
+      const names = await readGone(store, present)
+      const remember = async () => {
+        if (this.#abort.signal.aborted) return undefined
+        const known = asked === 'critical' ? [...present, ...names] : [...present]
+        return keepKnown(store, known).then(() => undefined, cannotTellGone)
+      }
+      const results = names.map(name => this.#goneResult(name, asked, report))
+      return { results, problem: undefined, remember }
+    } catch (error) {
+      return { ...nothing, problem: cannotTellGone(error) }
+    }
+  }
+
+  /**
+   * By the name that the guests' results have, since that is where a result is left behind. Where it is not known, different
+   * uses of a check must not take each other's guests for gone: by the options.
+   */
+  #knownStore(): StateStore {
+    const { known, state, checkName = this.#common.checkName } = this.#environment
+    const { gone: _, ...options } = this.#request.own
+    return (known ?? state).open({
+      check: `${this.#check.name}-guests`,
+      uri: this.#uri,
+      options: checkName === undefined ? options : { checkName },
+      directory: this.#common.stateDir,
+    })
+  }
+
+  #goneResult(guest: string, asked: 'resolve' | 'critical', report: Report): GuestResult {
+    const where = `no longer on ${this.#uri}: undefined or migrated away, or not selected any more`
+    const finding: Finding =
+      asked === 'resolve'
+        ? { status: 'OK', guest, message: where }
+        : { status: 'CRITICAL', guest, message: `${where}; --gone resolve ends this` }
+    const result = guestResult(guest, { ...report, outcome: { findings: [finding], metrics: [] } }, this.#common.format)
+    return asked === 'resolve' ? { ...result, last: true } : result
+  }
+}
+
+interface GoneGuests {
+  readonly results: readonly GuestResult[]
+  /** What kept the run from telling who is gone. */
+  readonly problem: Finding | undefined
+  /** To be called when the results were handed over. */
+  remember(): Promise<Finding | undefined>
+}
+
+function cannotTellGone(error: unknown): Finding {
+  const reason = error instanceof Error ? error.message : String(error)
+  return { status: 'WARNING', message: `cannot tell which guests are gone: ${reason}` }
 }
 
 /** One report per guest that has a finding or a metric, with only its own. */
@@ -276,16 +348,15 @@ function guestResult(guest: string, report: Report, format: Format): GuestResult
 function guestCounts(guests: readonly GuestResult[]): string {
   const counts = worstFirst.toReversed().flatMap(status => {
     const those = guests.filter(guest => guest.status === exitStatusOf[status])
-    const named =
-      status === 'OK'
-        ? ''
-        : ` (${those
-            .slice(0, 3)
-            .map(({ source }) => source)
-            .join(', ')}${those.length > 3 ? ', …' : ''})`
+    const named = status === 'OK' ? '' : ` (${someSources(those)})`
     return those.length === 0 ? [] : [`${those.length} ${status}${named}`]
   })
   return `${guests.length} ${guests.length === 1 ? 'guest' : 'guests'}${counts.length === 0 ? '' : `: ${counts.join(', ')}`}`
+}
+
+function someSources(guests: readonly GuestResult[]): string {
+  const some = guests.slice(0, 3).map(({ source }) => source)
+  return `${some.join(', ')}${guests.length > 3 ? ', …' : ''}`
 }
 
 function withReject(): { promise: Promise<never>; reject(error: Error): void } {

@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { procedures } from '../../libvirt/procedures.js'
+import { startGuest } from '../../scripts/services/guest.js'
 import { fakeGuests, numberedGuests } from '../support/fake-guests.js'
 import type { FakeCall } from '../support/fake-libvirtd.js'
-import { ownGuest, ownLibvirtd, rabbitmq } from '../support/services.js'
+import { guestImage, ownGuest, ownLibvirtd, rabbitmq } from '../support/services.js'
 import { AgentProcess } from './agent-process.js'
 import { ServerSide } from './server-side.js'
 
@@ -13,7 +14,14 @@ let clients = 0
 
 /** A standalone check of the name; its own schedule does not come into it. */
 function standalone(command: string): object {
-  return { standalone: true, interval: 100 * 24 * 3600, command, handlers: ['h'] }
+  return {
+    standalone: true,
+    interval: 100 * 24 * 3600,
+    command,
+    handlers: ['h'],
+    ttl: 300,
+    hooks: { critical: { command: 'echo hooked' } },
+  }
 }
 
 async function start(t: Test, checks: Record<string, object>, own: object = {}) {
@@ -28,7 +36,9 @@ async function start(t: Test, checks: Record<string, object>, own: object = {}) 
 }
 
 /** Results of a check so far. */
-function resultsOf(check: string): { source?: string; output: string; status: number; handlers?: string[] }[] {
+function resultsOf(
+  check: string,
+): { source?: string; output: string; status: number; handlers?: string[]; ttl?: number }[] {
   return server.results.map(({ text }) => JSON.parse(text).check).filter(({ name }) => name === check)
 }
 
@@ -43,7 +53,7 @@ t.test('a real guest', async t => {
   t.setTimeout(90_000)
   const daemon = await ownLibvirtd(t)
   const first = await ownGuest(t, daemon, { name: 'first', autostart: false })
-  await ownGuest(t, daemon, { name: 'second', start: false })
+  const second = await startGuest(daemon, { image: await guestImage(), name: 'second', start: false })
   const command = `check-kvm-state --uri '${daemon.readOnlyUri ?? daemon.uri}'`
   const { agent } = await start(t, {
     whole: standalone(command),
@@ -62,6 +72,7 @@ t.test('a real guest', async t => {
     t.comment(`results after ${Date.now() - killedMs} ms`)
     t.match(resultsOf('whole').find(bad), { output: /first: shut off \(crashed\)/, handlers: ['h'] })
     t.match(resultsOf('each').find(bad), { source: 'first', output: /shut off \(crashed\)/, handlers: ['h'] })
+    t.match(resultsOf('each').find(bad), { ttl: 300, hooks: { critical: { output: 'hooked\n', status: 0 } } })
     t.ok(
       resultsOf('each')
         .slice(before.each)
@@ -83,6 +94,14 @@ t.test('a real guest', async t => {
   await t.test('checks that do not look at the guest, or need a shell, do not run', async t => {
     t.strictSame(resultsOf('elsewhere'), [])
     t.strictSame(resultsOf('shell'), [])
+  })
+
+  await t.test('a guest that vanishes is resolved at once, and no further result is waited for', async t => {
+    await second.stop()
+    await until('each', list => list.at(-1)?.source === 'second')
+    const last = resultsOf('each').at(-1)
+    t.match(last, { status: 0, output: /second: no longer on/, handlers: ['h'] })
+    t.equal(last?.ttl, undefined)
   })
 
   await t.test('what happened while libvirtd was away is seen when it is back', async t => {

@@ -347,3 +347,53 @@ t.test('a check that needs the read-write socket asks for it, and keeps its stat
   t.equal(await run('-u', 'test:///default'), 'check-count OK: 1\n')
   t.same(new Set(readOnly), new Set([false]))
 })
+
+/** Runs with `--per-guest` one after the other, as one check that remembers. */
+function rememberingRuns(checkName?: string) {
+  const state = new MemoryState()
+  return (present: readonly ExampleGuest[], ...words: string[]) =>
+    runCheck(program, ['--per-guest', ...words], { ...exampleEnvironment(present), state, checkName })
+}
+
+t.test('a guest that is gone is resolved once, and nothing is to be waited for', async t => {
+  const run = rememberingRuns()
+  await run(guests)
+  const second = await run(guests.slice(0, 2))
+  t.match(second.output, /^check-example OK: 2 guests: 1 OK, 1 CRITICAL \(web01\); 1 gone \(db_x2001\)\n$/)
+  t.match(second.guests?.at(-1), { source: 'db_x2001', status: 0, last: true, output: /OK: db 01: no longer on/ })
+  t.equal((await run(guests.slice(0, 2))).guests?.length, 2)
+  t.notMatch((await run(guests)).guests?.at(-1), { last: true }, 'one that is back is like any other')
+})
+
+t.test('--gone critical reports it until it is back, --gone resolve ends that, --gone ignore says nothing', async t => {
+  const run = rememberingRuns('guest-memory')
+  await run(guests)
+  for (const round of [1, 2]) {
+    const { guests: results } = await run([], '--gone', 'critical')
+    t.match(results, [{ status: 2 }, { status: 2 }, { status: 2 }], `round ${round}`)
+    t.notMatch(results?.[0], { last: true })
+  }
+  t.match((await run(guests.slice(0, 2), '--gone', 'critical')).guests?.at(-1), { source: 'db_x2001', status: 2 })
+  t.equal((await run(guests.slice(0, 2), '--gone', 'ignore')).guests?.length, 2)
+  t.match((await run(guests.slice(0, 2))).guests?.at(-1), { source: 'db_x2001', status: 0, last: true })
+})
+
+t.test('who is gone goes by the name of the results; without one, by the options', async t => {
+  const named = rememberingRuns('guest-memory')
+  await named(guests)
+  const narrowed = await named(guests, '--match', 'web')
+  t.match(narrowed.guests?.at(-1), { source: 'db_x2001', last: true }, 'no longer selected: its result must not stay')
+  const unnamed = rememberingRuns()
+  await unnamed(guests)
+  t.equal((await unnamed(guests, '--match', 'web')).guests?.length, 2, 'another use of the same check')
+})
+
+t.test('a run that fails, or cannot remember, resolves nobody', async t => {
+  const run = rememberingRuns()
+  await run(guests)
+  t.match(await run(guests, '--no-such-option'), { status: 3, guests: undefined })
+  const broken = { open: () => ({ read: () => Promise.reject(new Error('no disk')), write: async () => undefined }) }
+  const result = await runCheck(program, ['--per-guest'], { ...exampleEnvironment(guests), known: broken })
+  t.match(result, { status: 1, output: /cannot tell which guests are gone: no disk; 3 guests/ })
+  t.equal(result.guests?.length, 3)
+})
