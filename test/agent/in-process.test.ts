@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { chmodSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -98,7 +98,10 @@ t.test('what the shell must see is given to the shell, and everything when switc
 t.test(
   'a path is ours when it leads to the executable beside the agent, whatever else bears its name is not',
   async t => {
-    const folder = t.testdir({ tools: {}, other: {}, linked: {} })
+    // not t.testdir, which is the agent's
+    const folder = makeTemporaryDirectory()
+    t.teardown(() => rmSync(folder, { recursive: true }))
+    for (const name of ['tools', 'other', 'linked']) mkdirSync(join(folder, name))
     // commands find a shell, but no node: an executable of ours could not run
     symlinkSync('/bin/sh', join(folder, 'tools/sh'))
     const { name } = await start(t, {}, {}, { PATH: join(folder, 'tools') })
