@@ -1,6 +1,7 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { Logger } from '../sensu/log.js'
 import { deregistrationCheck } from '../sensu/results.js'
-import type { Settings } from '../sensu/types.js'
+import type { ClientDefinition, Settings } from '../sensu/types.js'
 import { type Transport, TransportError } from '../transport/transport.js'
 import type { Executions } from './executions.js'
 import type { GuestEvents } from './guest-events.js'
@@ -27,8 +28,7 @@ export interface AgentParts {
   executions: Executions
   keepalives: Keepalives
   standalone: StandaloneChecks
-  /** Undefined when switched off. */
-  guestEvents: GuestEvents | undefined
+  guestEvents: GuestEvents
   results: Results
   sink: ResultSink
   sockets: LocalSocket[]
@@ -46,6 +46,7 @@ export interface AgentParts {
 export class Agent {
   readonly #parts: AgentParts
   #started = false
+  #working = false
   #wasConnected = false
   #stopping = false
 
@@ -97,7 +98,7 @@ export class Agent {
     this.#stopping = true
     log.warn('stopping')
     this.#pause()
-    guestEvents?.close()
+    guestEvents.close()
     if (this.#started) this.#deregister()
     log.info('completing checks in progress', { checks_in_progress: executions.inProgress })
     await executions.idle()
@@ -112,26 +113,46 @@ export class Agent {
 
   #work(): void {
     if (this.#stopping) return
+    this.#working = true
     const { keepalives, standalone, guestEvents, worksOffline } = this.#parts
     keepalives.start()
     if (!worksOffline) this.#subscribe()
     standalone.start()
-    guestEvents?.start()
+    guestEvents.start()
   }
 
-  #subscribe(): void {
+  /** Goes on with the settings, which have been replaced; what runs goes on undisturbed. `before`: the client as it was. */
+  async reconfigure(before: ClientDefinition): Promise<void> {
+    const { keepalives, standalone, guestEvents, settings, transport } = this.#parts
+    if (!this.#working) return
+    if (!isDeepStrictEqual(before, settings.client)) keepalives.start()
+    standalone.start()
+    guestEvents.start()
+    if (!transport.connected) return
+    const { subscriptions } = settings.client
+    const removed = before.subscriptions.some(entry => !subscriptions.includes(entry))
+    // a single one cannot be given up; the server's requests of the moment in between are lost
+    if (removed) await transport.unsubscribeAll()
+    const known = removed ? [] : before.subscriptions
+    const wanted = subscriptions.filter(entry => !known.includes(entry))
+    if (wanted.length > 0) this.#subscribe(wanted)
+  }
+
+  #subscribe(subscriptions = this.#parts.settings.client.subscriptions): void {
     if (this.#stopping) return
     const { transport, settings, log, funnel, onMessage } = this.#parts
-    subscribeAll({ client: settings.client, funnel, transport, log, onMessage }).catch((error: unknown) => {
+    const client = { ...settings.client, subscriptions }
+    subscribeAll({ client, funnel, transport, log, onMessage }).catch((error: unknown) => {
       log.error('transport connection error', { error: String(error) })
     })
   }
 
   #pause(): void {
     const { keepalives, standalone, guestEvents, transport } = this.#parts
+    this.#working = false
     keepalives.stop()
     standalone.stop()
-    guestEvents?.stop()
+    guestEvents.stop()
     void transport.unsubscribeAll()
   }
 

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { defaultHttpSocket, defaultSocket, sensuVersion } from '../sensu/defaults.js'
 import { encodeJson } from '../sensu/json.js'
 import type { Logger } from '../sensu/log.js'
@@ -8,11 +9,14 @@ import { createTransport } from '../transport/create.js'
 import type { Transport } from '../transport/transport.js'
 import { Agent, type LocalSocket } from './agent.js'
 import { CommandRunner } from './commands.js'
+import { ExchangeableSocket } from './exchangeable-socket.js'
 import { Executions } from './executions.js'
 import { GuestEvents } from './guest-events.js'
-import { HttpSocket } from './http-socket.js'
+import { HttpSocket, type StatusPages } from './http-socket.js'
 import { InProcessChecks, type Programs } from './in-process.js'
 import { Keepalives } from './keepalives.js'
+import { Observation } from './observation.js'
+import { reloadable } from './reload.js'
 import { Requests } from './requests.js'
 import { Results } from './results.js'
 import type { AgentSettings } from './settings.js'
@@ -41,40 +45,68 @@ export interface AgentInput {
 /** An agent, and how to release what it holds once it has stopped. */
 export interface AssembledAgent {
   agent: Agent
+  /**
+   * Goes on with other settings, valid ones, without disturbing what runs. Resolves with what takes effect only after a
+   * restart. Rejects when a socket cannot be opened; then everything is as before.
+   */
+  reload(settings: Settings, own: AgentSettings): Promise<string[]>
   release(): Promise<void>
 }
 
 /** Where results and keepalives go. */
 interface Destination extends OpenedSink {
+  name: string
+  connected(): boolean
   publishKeepalive(keepalive: JsonObject): Promise<void>
 }
 
 /** Builds the agent from its settings; nothing is connected yet but, when results go there, Redis. Throws when a transport cannot be used. */
 export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> {
-  const { own, log, environment, startedSeconds, onFatal } = input
+  const { log, environment, startedSeconds, onFatal } = input
+  // what a reload replaces is asked for at each use: the settings are one object whose members are exchanged
   const settings = withSocketDefaults(input.settings)
-  const { client, checks, sensu } = settings
-  const { limit } = sensu.spawn
+  let { own } = input
+  const current = {
+    get client() {
+      return settings.client
+    },
+    get checks() {
+      return settings.checks
+    },
+    get safeMode() {
+      return settings.client.safe_mode === true
+    },
+  }
+  const { name: clientName } = settings.client
+  const { limit } = settings.sensu.spawn
   const transport = await createTransport(settings, log)
+  const observation = new Observation(transport)
   log.debug('connecting to transport', transportData(settings))
   const spawner = new Spawner({ limit, env: { ...environment } })
-  const hosts = new SharedHosts()
+  const hosts = new SharedHosts({ onCall: observation.onCall })
   const inProcess = own.in_process
     ? new InProcessChecks({ programs: input.programs, directory: input.directory, hosts, variables: environment })
     : undefined
-  const { sink, publishKeepalive, release: releaseSink } = await destination(input, settings, transport, spawner)
-  const results = new Results(client, log, sink)
-  const commands = new CommandRunner({ slots: new Slots(limit), spawner, inProcess })
-  const executions = new Executions({ client, checks, safeMode: client.safe_mode === true, log, results, commands })
+  const slots = new Slots(limit)
+  const opened = await destination(input, settings, transport, spawner)
+  const { publishKeepalive, release: releaseSink } = opened
+  const sink = observation.counted(opened.sink)
+  observation.observe({ slots, sink, destination: opened })
+  const results = new Results(settings, log, sink)
+  const commands = new CommandRunner({ slots, spawner, inProcess, onExecuted: observation.onExecuted })
+  const executions = new Executions(withLive(current, { log, results, commands }))
   const requests = new Requests(executions, log)
-  const standalone = new StandaloneChecks({ clientName: client.name, checks, executions, log })
+  const standalone = new StandaloneChecks(withLive(current, { clientName, executions, log }))
   const guestEvents = new GuestEvents({
-    checks: () => stateChecks({ checks, executions, variables: environment }),
+    checks: () =>
+      own['libvirt.events'] ? stateChecks({ checks: settings.checks, executions, variables: environment }) : [],
     openHost: uri => hosts.open({ uri, readOnly: true }),
-    whenFree: name => executions.whenFree({ ...checks[name], name }),
+    whenFree: name => executions.whenFree({ ...settings.checks[name], name }),
     run: (name, guests) => standalone.runNow(name, guests),
     log,
   })
+  const makeSocket = (section: SocketSection) => localSocket(section, settings, log, results, transport, observation)
+  const sockets = socketSections.map(section => new ExchangeableSocket(makeSocket(section)))
   const agent = new Agent({
     settings,
     log,
@@ -82,11 +114,11 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
     executions,
     results,
     sink,
-    funnel: `${client.name}-${sensuVersion}-${startedSeconds}`,
-    keepalives: new Keepalives({ client, log, publish: publishKeepalive }),
+    funnel: `${clientName}-${sensuVersion}-${startedSeconds}`,
+    keepalives: new Keepalives(withLive(current, { log, publish: publishKeepalive })),
     standalone,
-    guestEvents: own['libvirt.events'] ? guestEvents : undefined,
-    sockets: localSockets(settings, log, results, transport),
+    guestEvents,
+    sockets,
     worksOffline: own['results.to'] === 'redis',
     onMessage: message => requests.receive(message),
     onFatal,
@@ -95,8 +127,43 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
     spawner.close()
     await hosts.close()
     await releaseSink()
+    observation.stop()
   }
-  return { agent, release }
+  const reload = async (newSettings: Settings, newOwn: AgentSettings) => {
+    const old = { settings: { ...settings }, own }
+    const { needRestart, ...loaded } = reloadable(old, { settings: withSocketDefaults(newSettings), own: newOwn })
+    replaceMembers(settings, loaded.settings)
+    const changed = socketSections.filter(
+      section => !isDeepStrictEqual(old.settings.client[section], settings.client[section]),
+    )
+    const exchange = (section: SocketSection) => sockets[socketSections.indexOf(section)]?.exchange(makeSocket(section))
+    const exchanged: SocketSection[] = []
+    try {
+      for (const section of changed) {
+        await exchange(section)
+        exchanged.push(section)
+      }
+    } catch (error) {
+      replaceMembers(settings, old.settings)
+      for (const section of exchanged) await exchange(section)
+      throw error
+    }
+    own = loaded.own
+    await agent.reconfigure(old.settings.client)
+    return needRestart
+  }
+  return { agent, reload, release }
+}
+
+/** Options some of which are asked for anew at each use. */
+function withLive<Live extends object, Fixed extends object>(live: Live, fixed: Fixed): Live & Fixed {
+  return Object.defineProperties({ ...fixed } as Live & Fixed, Object.getOwnPropertyDescriptors(live))
+}
+
+/** Everybody who holds the object sees the new members. */
+function replaceMembers(settings: Settings, members: Settings): void {
+  for (const key of Object.keys(settings)) if (!(key in members)) delete settings[key]
+  Object.assign(settings, members)
 }
 
 /** To the transport for a Sensu server, or into Redis without one; never both. */
@@ -109,6 +176,8 @@ async function destination(
   if (own['results.to'] === 'transport') {
     return {
       ...(await openTransportResults({ transport, clientName: settings.client.name, own, variables, log })),
+      name: settings.transport.name,
+      connected: () => transport.connected,
       publishKeepalive: keepalive => transport.publish('direct', 'keepalives', encodeJson(keepalive)),
     }
   }
@@ -124,23 +193,39 @@ async function destination(
   return {
     sink: redisSink(pipeline, store),
     release: async () => {},
+    name: 'redis',
+    connected: () => store.connected,
     publishKeepalive: keepalive => pipeline.processKeepalive(keepalive),
   }
 }
 
-function localSockets(settings: Settings, log: Logger, results: Results, transport: Transport): LocalSocket[] {
-  const { socket = {}, http_socket: httpSocket = {} } = settings.client
-  const { bind, port } = { ...defaultSocket, ...defined(socket) }
-  const http = { ...defaultHttpSocket, ...defined(httpSocket) }
-  const sockets: LocalSocket[] = []
-  if (socket.enabled === false) sockets.push(disabled('client tcp/udp socket disabled per configuration', log))
-  else sockets.push(new Socket({ bind, port, log, results }))
-  if (httpSocket.enabled === false) sockets.push(disabled('client http socket disabled per configuration', log))
-  else
-    sockets.push(
-      new HttpSocket({ bind: http.bind, port: http.port, version: sensuVersion, settings, log, results, transport }),
-    )
-  return sockets
+const socketSections = ['socket', 'http_socket'] as const
+type SocketSection = (typeof socketSections)[number]
+
+function localSocket(
+  section: SocketSection,
+  settings: Settings,
+  log: Logger,
+  results: Results,
+  transport: Transport,
+  status: StatusPages,
+): LocalSocket {
+  const configured = settings.client[section] ?? {}
+  if (section === 'socket') {
+    if (configured.enabled === false) return disabled('client tcp/udp socket disabled per configuration', log)
+    return new Socket({ ...defaultSocket, ...defined(configured), log, results })
+  }
+  if (configured.enabled === false) return disabled('client http socket disabled per configuration', log)
+  return new HttpSocket({
+    ...defaultHttpSocket,
+    ...defined(configured),
+    version: sensuVersion,
+    settings,
+    log,
+    results,
+    transport,
+    status,
+  })
 }
 
 function disabled(message: string, log: Logger): LocalSocket {

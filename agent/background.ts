@@ -22,7 +22,7 @@ export async function startInBackground(): Promise<void> {
   if (status !== 0) throw new Error(`cannot start in the background: ${output.toString().trim() || `status ${status}`}`)
 }
 
-/** What becomes of a process that runs in the background: it ignores HUP, and holds no directory busy. */
+/** What becomes of a process that runs in the background: a terminal that hangs up does not end it, and it holds no directory busy. */
 export function settleInBackground(): void {
   process.on('SIGHUP', () => {})
   process.chdir('/')

@@ -1,9 +1,10 @@
 import { realpathSync, writeFileSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { Host } from '../libvirt/host.js'
 import type { CheckProgram } from '../plugin/program.js'
 import { parseServiceArguments, type ServiceOptions } from '../sensu/command-line.js'
 import { Logger } from '../sensu/log.js'
+import { redact } from '../sensu/redact.js'
 import { printSettings, reportValidity, writeLoadedFiles } from '../sensu/settings.js'
 import type { Settings } from '../sensu/types.js'
 import { type AssembledAgent, assembleAgent } from './assemble.js'
@@ -18,6 +19,8 @@ const BAD_CONFIGURATION = 2
 
 /** What the process needs to run once its configuration is known to be right. */
 interface Running {
+  /** Where the configuration is, for reading it again. */
+  options: ServiceOptions
   settings: Settings
   own: AgentSettings
   log: Logger
@@ -86,6 +89,7 @@ async function configureAndRun(
     log.fatal('SENSU NOT RUNNING!')
     return BAD_CONFIGURATION
   }
+  const reloadOptions = options.background || inBackground ? withAbsolutePaths(options) : options
   const environment = commandEnvironment(own, writeLoadedFiles('client', loadedFiles, process.env))
   if (inBackground) {
     settleInBackground()
@@ -98,7 +102,7 @@ async function configureAndRun(
     }
   }
   if (options.pidFile !== undefined && !writePidFile(options.pidFile, log)) return BAD_CONFIGURATION
-  await run({ settings, own, log, programs, environment })
+  await run({ options: reloadOptions, settings, own, log, programs, environment })
   return 0
 }
 
@@ -124,7 +128,7 @@ function writePidFile(file: string, log: Logger): boolean {
 }
 
 /** Works until a signal, or a transport error that ends everything. Rejects when the agent cannot start. */
-async function run({ settings, own, log, programs, environment }: Running): Promise<void> {
+async function run({ options, settings, own, log, programs, environment }: Running): Promise<void> {
   let stop: () => void = () => {}
   const stopped = new Promise<void>(resolve => {
     stop = resolve
@@ -145,7 +149,57 @@ async function run({ settings, own, log, programs, environment }: Running): Prom
   }
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
+  process.on('SIGHUP', reloading(options, log, assembled))
   await workUntil(stopped, assembled)
+}
+
+/** What HUP does: one reload after the other, and one more when it comes during one. */
+function reloading(options: ServiceOptions, log: Logger, assembled: AssembledAgent): () => void {
+  let wanted = false
+  let busy = false
+  const work = async () => {
+    busy = true
+    while (wanted) {
+      wanted = false
+      await reload(options, log, assembled)
+    }
+    busy = false
+  }
+  return () => {
+    log.warn('received signal', { signal: 'HUP' })
+    wanted = true
+    if (!busy) void work()
+  }
+}
+
+/** Reads the configuration again and goes on with it when it is valid, otherwise with the old one. Never rejects. */
+async function reload(options: ServiceOptions, log: Logger, assembled: AssembledAgent): Promise<void> {
+  const refused = 'the configuration was not reloaded, the one before stays in force'
+  try {
+    const { settings, own, notices, errors, loadedFiles } = loadConfiguration(options, process.env)
+    for (const notice of notices) log.log(notice)
+    if (errors.length > 0) {
+      log.error('configuration is invalid', { errors: errors.map(error => redact({ ...error })) })
+      log.error(refused)
+      return
+    }
+    const needRestart = await assembled.reload(settings, own)
+    writeLoadedFiles('client', loadedFiles, process.env)
+    log.info('configuration reloaded')
+    if (needRestart.length > 0) log.warn('changes that take effect only after a restart', { settings: needRestart })
+  } catch (error) {
+    log.error(refused, { error: error instanceof Error ? error.message : String(error) })
+  }
+}
+
+/** A process in the background has another working directory than it was started in. */
+function withAbsolutePaths(options: ServiceOptions): ServiceOptions {
+  const { configFile, configDirectories } = options
+  return {
+    ...options,
+    ...(configFile !== undefined && { configFile: resolve(configFile) }),
+    ...(configDirectories && { configDirectories: configDirectories.map(directory => resolve(directory)) }),
+  }
 }
 
 async function workUntil(stopped: Promise<void>, { agent, release }: AssembledAgent): Promise<void> {

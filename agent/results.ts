@@ -30,18 +30,19 @@ export interface ResultsLog {
 
 /** Publishes check results in the name of this client. */
 export class Results {
-  readonly #client: ClientDefinition
+  readonly #settings: { readonly client: ClientDefinition }
   readonly #log: ResultsLog
   readonly #sink: ResultSink
 
-  constructor(client: ClientDefinition, log: ResultsLog, sink: ResultSink) {
-    this.#client = client
+  /** The client's definition is asked for at each result: a reload replaces it. */
+  constructor(settings: { readonly client: ClientDefinition }, log: ResultsLog, sink: ResultSink) {
+    this.#settings = settings
     this.#log = log
     this.#sink = sink
   }
 
   publish(check: CheckWithResult): void {
-    const payload = resultMessage(this.#client, check)
+    const payload = resultMessage(this.#settings.client, check)
     this.#log.info('publishing check result', { payload })
     this.#sink.deliver(payload)
   }
