@@ -40,6 +40,8 @@ export interface AgentInput {
   /** Start of the process, epoch seconds; part of the queue's name. */
   startedSeconds: number
   onFatal(): void
+  /** The transport was lost, or is back. */
+  onConnected?(connected: boolean): void
 }
 
 /** An agent, and how to release what it holds once it has stopped. */
@@ -81,6 +83,8 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   const { limit } = settings.sensu.spawn
   const transport = await createTransport(settings, log)
   const observation = new Observation(transport)
+  transport.on('lost', () => input.onConnected?.(false))
+  transport.on('restored', () => input.onConnected?.(true))
   log.debug('connecting to transport', transportData(settings))
   const spawner = new Spawner({ limit, env: { ...environment } })
   const hosts = new SharedHosts({ onCall: observation.onCall })

@@ -4,6 +4,7 @@ import { isSet, toNumber } from '../sensu/json-value.js'
 import type { Spawner } from '../sensu/spawn.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import type { InProcessCall, InProcessChecks } from './in-process.js'
+import type { Execution } from './metrics.js'
 import type { Slots } from './slots.js'
 
 /** What a command came to. */
@@ -29,6 +30,8 @@ export interface CommandRunnerOptions {
   spawner: Spawner
   /** Undefined when switched off. */
   inProcess: InProcessChecks | undefined
+  /** Told of every command that was run. */
+  onExecuted?(execution: Execution): void
 }
 
 /** Runs the commands of checks and hooks, as processes or inside this one, a limited number at once. */
@@ -53,10 +56,22 @@ export class CommandRunner {
    * Runs `definition.command` now, with its `timeout` (seconds; none when absent, null or 0); with `stdin: true` it reads `input`. Never
    * rejects: what cannot be run has the output `Unexpected error: …` and status 3 (Sensu 1.9).
    */
-  execute(definition: JsonObject, input: JsonObject): Promise<CheckOutcome> {
+  async execute(definition: JsonObject, input: JsonObject): Promise<CheckOutcome> {
+    const call = this.inProcessCall(definition)
+    const startedMs = performance.now()
+    const outcome = await this.#execute(definition, input, call)
+    const { status } = outcome
+    const seconds = (performance.now() - startedMs) / 1000
+    this.#options.onExecuted?.({
+      ...{ kind: call ? 'in_process' : 'process', status, seconds },
+      failure: failureOf(outcome),
+    })
+    return outcome
+  }
+
+  #execute(definition: JsonObject, input: JsonObject, call: InProcessCall | undefined): Promise<CheckOutcome> {
     const { inProcess } = this.#options
     const { command, timeout, stdin } = definition
-    const call = this.inProcessCall(definition)
     if (inProcess && call) return inProcess.run(call, timeoutOf(definition) ?? 0, nameOf(definition))
     return this.#spawn(command, timeout, stdin === true ? encodeJson(input) : undefined)
   }
@@ -83,4 +98,10 @@ function timeoutOf({ timeout }: JsonObject): number | undefined {
 /** Hooks have none. */
 function nameOf({ name }: JsonObject): string | undefined {
   return typeof name === 'string' ? name : undefined
+}
+
+/** By the texts that the contract fixes. */
+function failureOf({ output, status }: Outcome): Execution['failure'] {
+  if (status === 2 && output === 'Execution timed out') return 'timeout'
+  return status === 3 && output.toString().startsWith('Unexpected error: ') ? 'not_started' : undefined
 }

@@ -22,16 +22,27 @@ export interface HttpSocketOptions {
   log: Logger
   results: Results
   transport: Transport
+  status: StatusPages
+}
+
+/** What the agent tells of itself. */
+export interface StatusPages {
+  /** In Prometheus' text format. */
+  metrics(): string
+  /** Why the agent does not do its work; undefined when it does. */
+  fault(): string | undefined
 }
 
 interface Response {
   status: number
   reason: string
-  content: JsonObject
+  /** A text is sent as such. */
+  content: JsonObject | string
 }
 
 interface Endpoint {
-  help: string
+  /** For the list of endpoints, in which only Sensu's own are: it is the same as ever. */
+  help: string | undefined
   methods: string[]
   /** Whether credentials are needed even without `protect_all_endpoints`; undefined: never. */
   protection: 'always' | 'configurable' | undefined
@@ -79,7 +90,25 @@ export class HttpSocket implements LocalSocket {
         help: 'Ask Sensu to brew a cup of joe (try it!)',
         methods: ['GET'],
         protection: undefined,
-        respond: () => ({ status: 418, reason: "I'm a teapot", content: { response: "I'm a teapot!" } }),
+        respond: (): Response => ({ status: 418, reason: "I'm a teapot", content: { response: "I'm a teapot!" } }),
+      },
+    ],
+    [
+      '/metrics',
+      {
+        help: undefined,
+        methods: ['GET'],
+        protection: 'configurable',
+        respond: () => ({ status: 200, reason: 'OK', content: this.#options.status.metrics() }),
+      },
+    ],
+    [
+      '/healthz',
+      {
+        help: undefined,
+        methods: ['GET'],
+        protection: 'configurable',
+        respond: () => this.#health(),
       },
     ],
   ])
@@ -239,6 +268,12 @@ export class HttpSocket implements LocalSocket {
     return { status: 200, reason: 'OK', content }
   }
 
+  #health(): Response {
+    const fault = this.#options.status.fault()
+    if (fault === undefined) return { status: 200, reason: 'OK', content: 'ok\n' }
+    return { status: 503, reason: 'Service Unavailable', content: `${fault}\n` }
+  }
+
   #failure(error: unknown): Response {
     this.#logError(error instanceof Error ? error.message : String(error))
     const response = 'Internal Server Error: Check your Sensu logs for error details'
@@ -250,8 +285,8 @@ export class HttpSocket implements LocalSocket {
   }
 
   #help(): JsonObject {
-    const entries = [...this.#endpoints].map(([path, { help, methods }]) => [path, { help, methods }])
-    return Object.fromEntries(entries)
+    const entries = [...this.#endpoints].filter(([, { help }]) => help !== undefined)
+    return Object.fromEntries(entries.map(([path, { help = '', methods }]) => [path, { help, methods }]))
   }
 }
 
@@ -259,11 +294,11 @@ const malformedResponse =
   'HTTP/1.1 400 Bad request\r\nConnection: close\r\nContent-type: text/plain\r\n\r\nDetected error: HTTP code 400'
 
 function responseText({ status, reason, content }: Response): Buffer {
-  const body = Buffer.from(stringifyJson(content))
+  const body = Buffer.from(typeof content === 'string' ? content : stringifyJson(content))
   const head = [
     `HTTP/1.1 ${status} ${reason}`,
     `Content-length: ${body.length}`,
-    'Content-type: application/json',
+    `Content-type: ${typeof content === 'string' ? 'text/plain; version=0.0.4; charset=utf-8' : 'application/json'}`,
     ...(status === 401 ? ['WWW-Authenticate: Basic realm="Sensu Client Restricted Area"'] : []),
   ]
   return Buffer.concat([Buffer.from(`${head.join('\r\n')}\r\n\r\n`), body])

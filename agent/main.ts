@@ -11,6 +11,7 @@ import { type AssembledAgent, assembleAgent } from './assemble.js'
 import { isInBackground, settleInBackground, startInBackground } from './background.js'
 import { loadConfiguration } from './configuration.js'
 import { logExtensions } from './extensions.js'
+import { ServiceManager } from './service-manager.js'
 import type { AgentSettings } from './settings.js'
 
 /** Exit statuses of Sensu 1.9's client. */
@@ -26,6 +27,8 @@ interface Running {
   log: Logger
   programs: readonly CheckProgram<Host>[]
   environment: NodeJS.ProcessEnv
+  /** Undefined when nobody wants to be told. */
+  manager: ServiceManager | undefined
 }
 
 /**
@@ -90,6 +93,10 @@ async function configureAndRun(
     return BAD_CONFIGURATION
   }
   const reloadOptions = options.background || inBackground ? withAbsolutePaths(options) : options
+  const manager = ServiceManager.take({
+    environment: process.env,
+    onFailure: reason => log.warn('the service manager cannot be told', { reason }),
+  })
   const environment = commandEnvironment(own, writeLoadedFiles('client', loadedFiles, process.env))
   if (inBackground) {
     settleInBackground()
@@ -102,7 +109,12 @@ async function configureAndRun(
     }
   }
   if (options.pidFile !== undefined && !writePidFile(options.pidFile, log)) return BAD_CONFIGURATION
-  await run({ options: reloadOptions, settings, own, log, programs, environment })
+  manager?.start()
+  try {
+    await run({ options: reloadOptions, settings, own, log, programs, environment, manager })
+  } finally {
+    await manager?.close()
+  }
   return 0
 }
 
@@ -128,7 +140,7 @@ function writePidFile(file: string, log: Logger): boolean {
 }
 
 /** Works until a signal, or a transport error that ends everything. Rejects when the agent cannot start. */
-async function run({ options, settings, own, log, programs, environment }: Running): Promise<void> {
+async function run({ options, settings, own, log, programs, environment, manager }: Running): Promise<void> {
   let stop: () => void = () => {}
   const stopped = new Promise<void>(resolve => {
     stop = resolve
@@ -142,6 +154,7 @@ async function run({ options, settings, own, log, programs, environment }: Runni
     directory: dirname(realpathSync(process.argv[1] ?? '.')),
     startedSeconds: Math.floor(Date.now() / 1000 - process.uptime()),
     onFatal: stop,
+    onConnected: connected => manager?.status(connected ? 'working' : 'reconnecting'),
   })
   const onSignal = (signal: NodeJS.Signals) => {
     log.warn('received signal', { signal: signal.slice('SIG'.length) })
@@ -149,19 +162,26 @@ async function run({ options, settings, own, log, programs, environment }: Runni
   }
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
-  process.on('SIGHUP', reloading(options, log, assembled))
-  await workUntil(stopped, assembled)
+  process.on('SIGHUP', reloading(options, log, assembled, manager))
+  await workUntil(stopped, assembled, manager)
 }
 
 /** What HUP does: one reload after the other, and one more when it comes during one. */
-function reloading(options: ServiceOptions, log: Logger, assembled: AssembledAgent): () => void {
+function reloading(
+  options: ServiceOptions,
+  log: Logger,
+  assembled: AssembledAgent,
+  manager: ServiceManager | undefined,
+): () => void {
   let wanted = false
   let busy = false
   const work = async () => {
     busy = true
     while (wanted) {
       wanted = false
+      manager?.reloading()
       await reload(options, log, assembled)
+      manager?.reloaded()
     }
     busy = false
   }
@@ -202,9 +222,16 @@ function withAbsolutePaths(options: ServiceOptions): ServiceOptions {
   }
 }
 
-async function workUntil(stopped: Promise<void>, { agent, release }: AssembledAgent): Promise<void> {
+async function workUntil(
+  stopped: Promise<void>,
+  { agent, release }: AssembledAgent,
+  manager: ServiceManager | undefined,
+): Promise<void> {
   const failed = agent.start().then(
-    () => new Promise<never>(() => {}),
+    () => {
+      manager?.ready()
+      return new Promise<never>(() => {})
+    },
     (error: unknown) => {
       throw error
     },
@@ -212,6 +239,7 @@ async function workUntil(stopped: Promise<void>, { agent, release }: AssembledAg
   try {
     await Promise.race([stopped, failed])
   } finally {
+    manager?.stopping()
     await agent.stop()
     await release()
   }

@@ -1,4 +1,4 @@
-import { Host } from '../libvirt/host.js'
+import { Host, type HostOptions } from '../libvirt/host.js'
 import type { OpenHostOptions } from '../plugin/program.js'
 import { SharedReads } from './shared-reads.js'
 
@@ -17,12 +17,17 @@ interface Shared {
 
 /** One open Host per URI and access, shared by all checks inside this process. */
 export class SharedHosts {
+  readonly #options: HostOptions
   readonly #hosts = new Map<string, Shared>()
+
+  constructor(options: HostOptions = {}) {
+    this.#options = options
+  }
 
   /** Lends a host; its close() returns it. Throws for a URI that cannot be used. */
   async open({ uri, readOnly }: Pick<OpenHostOptions, 'uri' | 'readOnly'>): Promise<Host> {
     const key = `${readOnly ? 'r' : 'w'} ${uri}`
-    const shared = this.#hosts.get(key) ?? this.#add(key, Host.open(uri, { readOnly }))
+    const shared = this.#hosts.get(key) ?? this.#add(key, Host.open(uri, { ...this.#options, readOnly }))
     shared.users++
     shared.lastUsedMs = Date.now()
     await this.#closeUnused()

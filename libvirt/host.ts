@@ -6,7 +6,7 @@ import { DomainStatsDecoder } from './domain-stats.js'
 import { ErrorCode, LibvirtConnectionError, LibvirtError, LibvirtTimeoutError } from './errors.js'
 import { EventHub } from './event-hub.js'
 import { type Answerer, GuestBreaker } from './guest-breaker.js'
-import { ManagedConnection } from './managed-connection.js'
+import { type CallObserver, ManagedConnection } from './managed-connection.js'
 import { type Procedure, type Purpose, procedures } from './procedures.js'
 import type { Domain, DomainStatsSample, HostEventName, HostEvents, StatsGroup } from './records.js'
 import { sampleDomainStats } from './stats-sampler.js'
@@ -26,6 +26,8 @@ export interface HostOptions {
   callTimeoutMs?: number
   /** Pings after this long without traffic, gives the connection up after `count` unanswered ones. Default 5000, 5. */
   keepalive?: { intervalMs: number; count: number } | false
+  /** Told after every call. Must not throw. */
+  onCall?: CallObserver
   /** The ssh command for qemu+ssh, instead of `ssh`. */
   sshCommand?: string
   /** Replaces the URI's own way to the daemon (tests). */
@@ -213,6 +215,7 @@ export class Host extends Calls implements AsyncDisposable {
       label: this.uri,
       open: () => this.#openConnection(purpose, access),
       maximumRetired: limits[purpose].retired,
+      ...(this.#options.onCall && { onCall: this.#options.onCall }),
     })
     this.#connections.set(key, made)
     return made

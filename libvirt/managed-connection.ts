@@ -7,12 +7,19 @@ const maximumBackOffMs = 2000
 /** A connection that lived this long was a good one: the next loss starts again with the shortest wait. */
 const provenAfterMs = 5000
 
+/** How a call ended: answered, answered with an error, not answered in time, or without a connection. */
+export type CallOutcome = 'ok' | 'error' | 'timeout' | 'disconnected'
+
+/** Gets a procedure's name, how long the call took (waiting for the connection included), and how it ended. */
+export type CallObserver = (procedure: string, milliseconds: number, outcome: CallOutcome) => void
+
 export interface ManagedConnectionOptions {
   /** Who is at the other end, for messages. */
   label: string
   open: () => Promise<Connection>
   /** Connections kept only because calls still hang in them. */
   maximumRetired: number
+  onCall?: CallObserver
   /** Whether pauses between attempts keep the process alive (calls waiting for them do so anyway). */
   holdsProcess?: boolean
 }
@@ -38,7 +45,14 @@ export class ManagedConnection {
   }
 
   /** Sends a call; waiting for the connection counts towards its deadline. */
-  async call(call: ConnectionCall): Promise<XdrReader> {
+  call(call: ConnectionCall): Promise<XdrReader> {
+    const { onCall } = this.#options
+    const sent = this.#send(call)
+    if (onCall) observe(sent, call.procedure.name, onCall)
+    return sent
+  }
+
+  async #send(call: ConnectionCall): Promise<XdrReader> {
     const startedMs = performance.now()
     const connection = this.#usable() ?? (await this.#opened(call))
     const timeoutMs = call.timeoutMs - (performance.now() - startedMs)
@@ -169,4 +183,16 @@ export class ManagedConnection {
   #closedError(): LibvirtConnectionError {
     return new LibvirtConnectionError('closed', `the connection to libvirt at ${this.#options.label} was closed`)
   }
+}
+
+function observe(sent: Promise<unknown>, procedure: string, onCall: CallObserver): void {
+  const startedMs = performance.now()
+  const end = (outcome: CallOutcome) => onCall(procedure, performance.now() - startedMs, outcome)
+  sent.then(
+    () => end('ok'),
+    (error: unknown) => {
+      if (error instanceof LibvirtTimeoutError) end('timeout')
+      else end(error instanceof LibvirtConnectionError ? 'disconnected' : 'error')
+    },
+  )
 }
