@@ -169,12 +169,21 @@ const policyMark = '# made by sensu-kvm for the time of one installation'
 
 /** Keeps the packages' services from being started while they are installed; returns what ends that. */
 function forbidServices() {
+  // One that says it is ours was left by an installation that was killed.
   const ours = existsSync(policyFile) && readFileSync(policyFile, 'utf8').includes(policyMark)
   if (existsSync(policyFile) && !ours) return () => {} // the host has a policy of its own
   writeFileSync(policyFile, `#!/bin/sh\n${policyMark}\nexit 101\n`)
   chmodSync(policyFile, 0o755)
-  const remove = () => rmSync(policyFile, { force: true })
-  process.once('exit', remove)
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
+  const remove = () => {
+    rmSync(policyFile, { force: true })
+    for (const signal of signals) process.removeListener(signal, interrupt)
+  }
+  const interrupt = () => {
+    remove()
+    process.exit(130)
+  }
+  for (const signal of signals) process.on(signal, interrupt)
   return remove
 }
 
