@@ -174,17 +174,7 @@ function forbidServices() {
   if (existsSync(policyFile) && !ours) return () => {} // the host has a policy of its own
   writeFileSync(policyFile, `#!/bin/sh\n${policyMark}\nexit 101\n`)
   chmodSync(policyFile, 0o755)
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
-  const remove = () => {
-    rmSync(policyFile, { force: true })
-    for (const signal of signals) process.removeListener(signal, interrupt)
-  }
-  const interrupt = () => {
-    remove()
-    process.exit(130)
-  }
-  for (const signal of signals) process.on(signal, interrupt)
-  return remove
+  return () => rmSync(policyFile, { force: true })
 }
 
 /** @param {string[]} packages */
@@ -300,13 +290,16 @@ function returnToOwner() {
 
 // --- helpers ---
 
+const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP']
+
 /** @param {string} message */
 function say(message) {
   process.stderr.write(`sensu-kvm: ${message}\n`)
 }
 
 /**
- * Runs a program quietly; its last lines are shown when it fails.
+ * Runs a program quietly; its last lines are shown when it fails. Asked to stop, this process stops the program first and
+ * then fails, so that what must be undone after it is undone.
  * @param {string} command
  * @param {string[]} args
  * @param {{ env?: NodeJS.ProcessEnv, uid?: number, gid?: number }} [options]
@@ -320,8 +313,16 @@ function run(command, args, options = {}) {
       stream.on('data', data => {
         output = (output + data).slice(-20_000)
       })
+    let interrupted = false
+    const interrupt = () => {
+      interrupted = true
+      child.kill('SIGINT')
+    }
+    for (const signal of stopSignals) process.on(signal, interrupt)
     child.once('error', error => reject(new SetupError(`cannot run ${command}: ${error.message}`)))
     child.once('close', (status, signal) => {
+      for (const name of stopSignals) process.removeListener(name, interrupt)
+      if (interrupted) return reject(new SetupError(`interrupted: ${command}`, 130))
       if (status === 0) return resolve()
       const failure = `${[command, ...args].join(' ')} failed (${signal ?? `status ${status}`})`
       reject(new SetupError(`${failure}:\n${shorten(output)}`))
