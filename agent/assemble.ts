@@ -11,6 +11,7 @@ import { Agent, type LocalSocket } from './agent.js'
 import { CommandRunner } from './commands.js'
 import { ExchangeableSocket } from './exchangeable-socket.js'
 import { Executions } from './executions.js'
+import type { CheckExtensions } from './extensions.js'
 import { GuestEvents } from './guest-events.js'
 import { HttpSocket, type StatusPages } from './http-socket.js'
 import { InProcessChecks, type Programs } from './in-process.js'
@@ -35,6 +36,7 @@ export interface AgentInput {
   programs: Programs
   /** Where the agent's own executable is, and those of the programs. */
   directory: string
+  extensions: CheckExtensions
   /** Environment of the commands. */
   environment: Readonly<Record<string, string | undefined>>
   /** Start of the process, epoch seconds; part of the queue's name. */
@@ -64,7 +66,7 @@ interface Destination extends OpenedSink {
 
 /** Builds the agent from its settings; nothing is connected yet but, when results go there, Redis. Throws when a transport cannot be used. */
 export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> {
-  const { log, environment, startedSeconds, onFatal } = input
+  const { log, environment, extensions, startedSeconds, onFatal } = input
   // what a reload replaces is asked for at each use: the settings are one object whose members are exchanged
   const settings = withSocketDefaults(input.settings)
   let { own } = input
@@ -98,9 +100,9 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   observation.observe({ slots, sink, destination: opened })
   const results = new Results(settings, log, sink)
   const commands = new CommandRunner({ slots, spawner, inProcess, onExecuted: observation.onExecuted })
-  const executions = new Executions(withLive(current, { log, results, commands }))
+  const executions = new Executions(withLive(current, { extensions, log, results, commands }))
   const requests = new Requests(executions, log)
-  const standalone = new StandaloneChecks(withLive(current, { clientName, executions, log }))
+  const standalone = new StandaloneChecks(withLive(current, { clientName, extensions, executions, log }))
   const guestEvents = new GuestEvents({
     checks: () =>
       own['libvirt.events'] ? stateChecks({ checks: settings.checks, executions, variables: environment }) : [],

@@ -1,4 +1,5 @@
 import { safeName } from '../plugin/text.js'
+import { isSet } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
 import {
   checkKey,
@@ -12,6 +13,7 @@ import {
 import { substituteCheck } from '../sensu/tokens.js'
 import type { CheckDefinition, ClientDefinition, Json, JsonObject } from '../sensu/types.js'
 import type { CheckOutcome, CommandRunner, GuestOutcome, Outcome } from './commands.js'
+import { type CheckExtensions, runExtension } from './extensions.js'
 import type { ChangedGuests } from './guest-events.js'
 import { withHookRun } from './hooks.js'
 import type { InProcessCall } from './in-process.js'
@@ -21,6 +23,7 @@ export interface ExecutionsOptions {
   client: ClientDefinition
   /** The checks of the own configuration, by name. */
   checks: Record<string, CheckDefinition>
+  extensions: CheckExtensions
   safeMode: boolean
   log: Logger
   results: Results
@@ -76,8 +79,7 @@ export class Executions {
     const local = this.#localDefinition(request)
     const check = mergeLocalDefinition(request, local)
     if (!('command' in check)) {
-      // our only extensions are the checks inside this process, which have a command
-      log.warn('unknown check extension', { check })
+      this.#runExtension(check)
     } else if (safeMode && !local) {
       results.publish(safeModeResult(check, Date.now()))
     } else {
@@ -117,6 +119,31 @@ export class Executions {
         .finally(() => this.#release(key))
       return outcome
     })
+  }
+
+  /** In this process, without slots, tokens or a time limit, as Sensu's own. */
+  #runExtension(check: JsonObject): void {
+    const { extensions, log } = this.#options
+    const name = isSet(check['extension']) ? check['extension'] : check['name']
+    const extension = typeof name === 'string' ? extensions.get(name) : undefined
+    if (!extension) {
+      log.warn('unknown check extension', { check })
+      return
+    }
+    log.debug('attempting to run check extension', { check })
+    const key = checkKey(check)
+    if (this.#inProgress.has(key)) {
+      log.warn('previous check extension execution in progress', { check })
+      return
+    }
+    this.#inProgress.set(key, [])
+    const started: JsonObject = { ...check, executed: epochSeconds(Date.now()) }
+    const execution = runExtension(extension, started).then(outcome => ({ ...outcome, guests: [] }))
+    this.#publish(started, execution, performance.now(), 'all')
+      .catch((error: unknown) => {
+        log.error('failed to execute check', { check: { name: check['name'] ?? null }, error: String(error) })
+      })
+      .finally(() => this.#release(key))
   }
 
   #release(key: string): void {

@@ -10,13 +10,16 @@ import type { Settings } from '../sensu/types.js'
 import { type AssembledAgent, assembleAgent } from './assemble.js'
 import { isInBackground, settleInBackground, startInBackground } from './background.js'
 import { loadConfiguration } from './configuration.js'
-import { logExtensions } from './extensions.js'
+import { type CheckExtensions, loadExtensions } from './extensions.js'
 import { ServiceManager } from './service-manager.js'
 import type { AgentSettings } from './settings.js'
 
 /** Exit statuses of Sensu 1.9's client. */
 const FAILED = 1
 const BAD_CONFIGURATION = 2
+
+/** What an extension has left open may keep the process so long after everything else has ended. */
+const EXTENSION_LINGER_MS = 500
 
 /** What the process needs to run once its configuration is known to be right. */
 interface Running {
@@ -26,6 +29,7 @@ interface Running {
   own: AgentSettings
   log: Logger
   programs: readonly CheckProgram<Host>[]
+  extensions: CheckExtensions
   environment: NodeJS.ProcessEnv
   /** Undefined when nobody wants to be told. */
   manager: ServiceManager | undefined
@@ -98,24 +102,35 @@ async function configureAndRun(
     onFailure: reason => log.warn('the service manager cannot be told', { reason }),
   })
   const environment = commandEnvironment(own, writeLoadedFiles('client', loadedFiles, process.env))
-  if (inBackground) {
-    settleInBackground()
-  } else {
-    logExtensions(options.extensionDirectory, settings, log)
-    log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
-    if (options.background) {
-      await startInBackground()
-      return 0
-    }
+  if (options.background && !inBackground) {
+    await startInBackground()
+    return 0
   }
+  const extensions = await loadExtensions(options.extensionDirectory, settings, log)
+  if (extensions.size > 0) guardAgainst(extensions, log)
+  log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
+  if (inBackground) settleInBackground()
   if (options.pidFile !== undefined && !writePidFile(options.pidFile, log)) return BAD_CONFIGURATION
   manager?.start()
   try {
-    await run({ options: reloadOptions, settings, own, log, programs, environment, manager })
+    await run({ options: reloadOptions, settings, own, log, programs, extensions, environment, manager })
   } finally {
     await manager?.close()
+    if (extensions.size > 0) setTimeout(() => process.exit(), EXTENSION_LINGER_MS).unref()
   }
   return 0
+}
+
+/** What an extension raises outside its run would end the process. */
+function guardAgainst(extensions: CheckExtensions, log: Logger): void {
+  process.on('uncaughtException', error => {
+    log.fatal('unexpected error - please address this immediately', {
+      error: String(error),
+      error_class: error instanceof Error ? error.constructor.name : typeof error,
+      backtrace: error instanceof Error ? (error.stack ?? '').split('\n').slice(1) : [],
+      extensions: [...extensions.keys()],
+    })
+  })
 }
 
 /** What commands, and checks inside this process, find in their environment. */
@@ -140,7 +155,16 @@ function writePidFile(file: string, log: Logger): boolean {
 }
 
 /** Works until a signal, or a transport error that ends everything. Rejects when the agent cannot start. */
-async function run({ options, settings, own, log, programs, environment, manager }: Running): Promise<void> {
+async function run({
+  options,
+  settings,
+  own,
+  log,
+  programs,
+  extensions,
+  environment,
+  manager,
+}: Running): Promise<void> {
   let stop: () => void = () => {}
   const stopped = new Promise<void>(resolve => {
     stop = resolve
@@ -150,6 +174,7 @@ async function run({ options, settings, own, log, programs, environment, manager
     own,
     log,
     environment,
+    extensions,
     programs: new Map(programs.map(program => [program.check.name, program])),
     directory: dirname(realpathSync(process.argv[1] ?? '.')),
     startedSeconds: Math.floor(Date.now() / 1000 - process.uptime()),

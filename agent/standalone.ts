@@ -5,6 +5,7 @@ import { splayDelayMs } from '../sensu/splay.js'
 import { isSubdued } from '../sensu/subdue.js'
 import type { CheckDefinition, JsonObject } from '../sensu/types.js'
 import type { Executions } from './executions.js'
+import type { CheckExtensions } from './extensions.js'
 import type { ChangedGuests } from './guest-events.js'
 
 /** setTimeout counts in 31 bits of milliseconds; whoever waits longer sleeps in pieces. */
@@ -14,6 +15,8 @@ export interface StandaloneOptions {
   clientName: string
   /** All checks of the configuration, by name; only those that schedule themselves are used. */
   checks: Record<string, CheckDefinition>
+  /** Those whose definition says so schedule themselves, too. */
+  extensions: CheckExtensions
   executions: Executions
   log: Logger
 }
@@ -31,10 +34,12 @@ export class StandaloneChecks {
   }
 
   start(): void {
-    const { checks, clientName, log } = this.#options
+    const { checks, extensions, clientName, log } = this.#options
     log.debug('scheduling standalone checks')
     this.stop()
-    for (const [name, check] of Object.entries(checks)) {
+    const ownDefinitions = [...extensions.values()].map(({ name, definition }) => [name, definition] as const)
+    // a check of the configuration takes the name of an extension
+    for (const [name, check] of new Map([...ownDefinitions, ...Object.entries(checks)])) {
       const schedule = scheduleOf(check, `${clientName}:${name}`)
       if (schedule) this.#arm(name, check, schedule, schedule(Date.now()))
     }

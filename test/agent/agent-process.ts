@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -42,6 +42,7 @@ export class AgentProcess {
     const conf = join(this.directory, 'conf.d')
     mkdirSync(conf)
     for (const [name, content] of Object.entries(files)) {
+      mkdirSync(dirname(join(conf, name)), { recursive: true })
       writeFileSync(join(conf, name), typeof content === 'string' ? content : JSON.stringify(content))
     }
     this.#child = spawn(process.execPath, [agentFile, '-d', conf, ...args], {
