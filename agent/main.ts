@@ -169,6 +169,13 @@ async function run({
   const stopped = new Promise<void>(resolve => {
     stop = resolve
   })
+  // before anything is opened: a signal that comes early must not leave it behind
+  const onSignal = (signal: NodeJS.Signals) => {
+    log.warn('received signal', { signal: signal.slice('SIG'.length) })
+    stop()
+  }
+  process.on('SIGTERM', onSignal)
+  process.on('SIGINT', onSignal)
   const assembled = await assembleAgent({
     settings,
     own,
@@ -181,12 +188,6 @@ async function run({
     onFatal: stop,
     onConnected: connected => manager?.status(connected ? 'working' : 'reconnecting'),
   })
-  const onSignal = (signal: NodeJS.Signals) => {
-    log.warn('received signal', { signal: signal.slice('SIG'.length) })
-    stop()
-  }
-  process.on('SIGTERM', onSignal)
-  process.on('SIGINT', onSignal)
   process.on('SIGHUP', reloading(options, log, assembled, manager))
   await workUntil(stopped, assembled, manager)
 }
