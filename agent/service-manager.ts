@@ -11,7 +11,7 @@ const SEND_TIMEOUT_SECONDS = 5
 const SEND = `if command -v systemd-notify >/dev/null; then IFS= read -r message; exec systemd-notify $message; fi
 exec perl -MSocket -e '
   my $path = $ENV{NOTIFY_SOCKET}; $path =~ s/^@/\\0/; my $text = do { local $/; <STDIN> }; $text =~ s/ (?=[A-Z_]+=)/\\n/g; chomp $text;
-  socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) && defined send($socket, $text, 0, pack_sockaddr_un($path)) or die "$path: $!\\n"'`
+  my $socket; socket($socket, AF_UNIX, SOCK_DGRAM, 0) && defined send($socket, $text, 0, pack_sockaddr_un($path)) or die "$path: $!\\n"'`
 
 export interface ServiceManagerOptions {
   environment: NodeJS.ProcessEnv
