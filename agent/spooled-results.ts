@@ -68,7 +68,8 @@ export class SpooledResults {
 
   /** Resolves when everything is delivered, at the latest after the given time. */
   async drained(milliseconds: number): Promise<void> {
-    if (this.count === 0) return
+    // while records move from the spool to those under way, neither counts them
+    if (this.count === 0 && !this.#filling) return
     let timer: NodeJS.Timeout | undefined
     await new Promise<void>(resolve => {
       this.#onEmpty.push(resolve)
