@@ -398,7 +398,8 @@ class PipePool {
     const directory = mkdtempSync(join(tmpdir(), 'sensu-pipes-'))
     try {
       const paths = Array.from({ length: pipesAtOnce }, (_, index) => join(directory, String(index)))
-      execFileSync('mkfifo', ['-m', '600', ...paths], { stdio: ['ignore', 'ignore', 'pipe'], timeout: 10_000 })
+      const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/bin:/bin` }
+      execFileSync('mkfifo', ['-m', '600', ...paths], { env, stdio: ['ignore', 'ignore', 'pipe'], timeout: 10_000 })
       const [first = '', ...others] = paths
       const pipe = new Pipe(first)
       for (const path of others) this.#idle.push(new Pipe(path))
