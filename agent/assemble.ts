@@ -100,7 +100,9 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   observation.observe({ slots, sink, destination: opened })
   const results = new Results(settings, log, sink)
   const commands = new CommandRunner({ slots, spawner, inProcess, onExecuted: observation.onExecuted })
-  const executions = new Executions(withLive(current, { extensions, log, results, commands }))
+  const executions = new Executions(
+    withLive(current, { quoteTokens: own['tokens.quote'], extensions, log, results, commands }),
+  )
   const requests = new Requests(executions, log)
   const standalone = new StandaloneChecks(withLive(current, { clientName, extensions, executions, log }))
   const guestEvents = new GuestEvents({

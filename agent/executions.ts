@@ -10,12 +10,13 @@ import {
   standardInput,
   unmatchedTokensResult,
 } from '../sensu/results.js'
-import { substituteCheck } from '../sensu/tokens.js'
+import { UnquotableError } from '../sensu/shell-quoting.js'
+import { type SubstitutedCheck, substituteCheck } from '../sensu/tokens.js'
 import type { CheckDefinition, ClientDefinition, Json, JsonObject } from '../sensu/types.js'
 import type { CheckOutcome, CommandRunner, GuestOutcome, Outcome } from './commands.js'
 import { type CheckExtensions, runExtension } from './extensions.js'
 import type { ChangedGuests } from './guest-events.js'
-import { withHookRun } from './hooks.js'
+import { unquotableText, withHookRun } from './hooks.js'
 import type { InProcessCall } from './in-process.js'
 import type { Results } from './results.js'
 
@@ -25,6 +26,8 @@ export interface ExecutionsOptions {
   checks: Record<string, CheckDefinition>
   extensions: CheckExtensions
   safeMode: boolean
+  /** Token values in commands are quoted for the shell. */
+  quoteTokens: boolean
   log: Logger
   results: Results
   commands: CommandRunner
@@ -63,9 +66,14 @@ export class Executions {
 
   /** How the check would run inside this process; undefined when it would not. */
   inProcessCall(check: JsonObject): InProcessCall | undefined {
-    const { client, commands } = this.#options
-    const { command, unmatched } = substituteCheck(check, client)
-    return unmatched.length > 0 ? undefined : commands.inProcessCall({ ...check, command })
+    const { client, commands, quoteTokens } = this.#options
+    try {
+      const { command, unmatched } = substituteCheck(check, client, quoteTokens)
+      return unmatched.length > 0 ? undefined : commands.inProcessCall({ ...check, command })
+    } catch (error) {
+      if (error instanceof UnquotableError) return undefined
+      throw error
+    }
   }
 
   /**
@@ -94,18 +102,16 @@ export class Executions {
 
   /** The guard's key is taken from the request as it came, before tokens are substituted. */
   #executeOnce(request: JsonObject, guests: ChangedGuests): void {
-    const { client, commands, log, results } = this.#options
+    const { client, commands, log } = this.#options
     log.debug('attempting to execute check command', { check: request })
     const key = checkKey(request)
     if (this.#inProgress.has(key)) {
       log.warn('previous check command execution in progress', { check: request })
       return
     }
-    const { check, command, unmatched } = substituteCheck(request, client)
-    if (unmatched.length > 0) {
-      results.publish(unmatchedTokensResult(check, unmatched, Date.now()))
-      return
-    }
+    const prepared = this.#prepare(request)
+    if (!prepared) return
+    const { check, command } = prepared
     const acceptedMs = Date.now()
     const clockMs = performance.now()
     this.#inProgress.set(key, [])
@@ -119,6 +125,21 @@ export class Executions {
         .finally(() => this.#release(key))
       return outcome
     })
+  }
+
+  /** Substitutes the tokens. Undefined when the command cannot be run; why is published. */
+  #prepare(request: JsonObject): Pick<SubstitutedCheck, 'check' | 'command'> | undefined {
+    const { client, quoteTokens, results } = this.#options
+    try {
+      const { check, command, unmatched } = substituteCheck(request, client, quoteTokens)
+      if (unmatched.length === 0) return { check, command }
+      results.publish(unmatchedTokensResult(check, unmatched, Date.now()))
+    } catch (error) {
+      if (!(error instanceof UnquotableError)) throw error
+      const { check } = substituteCheck(request, client)
+      results.publish({ ...check, executed: epochSeconds(Date.now()), output: unquotableText(error), status: 3 })
+    }
+    return undefined
   }
 
   /** In this process, without slots, tokens or a time limit, as Sensu's own. */
@@ -172,9 +193,9 @@ export class Executions {
 
   /** Adds outcome and hook to the check and publishes it. */
   async #finish(started: JsonObject, { output, status }: Outcome, duration: Json): Promise<void> {
-    const { client, commands, log, results } = this.#options
+    const { client, commands, log, results, quoteTokens } = this.#options
     const check: JsonObject = { ...started, duration, output, status }
-    results.publish(await withHookRun(check, { client, commands, log }))
+    results.publish(await withHookRun(check, { client, commands, log, quoteTokens }))
   }
 }
 

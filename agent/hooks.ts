@@ -9,7 +9,8 @@ import {
   unmatchedTokensText,
   withHook,
 } from '../sensu/results.js'
-import { substituteText } from '../sensu/tokens.js'
+import { UnquotableError } from '../sensu/shell-quoting.js'
+import { substituteCommand, substituteText } from '../sensu/tokens.js'
 import type { CheckWithResult, ClientDefinition, JsonObject } from '../sensu/types.js'
 import type { CommandRunner } from './commands.js'
 
@@ -17,6 +18,8 @@ export interface HookContext {
   client: ClientDefinition
   commands: CommandRunner
   log: Logger
+  /** Whether token values are quoted for the shell. */
+  quoteTokens: boolean
 }
 
 /** Runs the one hook that fits the check's status, and returns the check with the hook's outcome in its `hooks`. */
@@ -47,12 +50,31 @@ async function execute(
   written: string,
   hook: JsonObject,
   check: CheckWithResult,
-  { client, commands }: HookContext,
+  { client, commands, quoteTokens }: HookContext,
 ): Promise<JsonObject> {
-  const { text: command, unmatched } = substituteText(written, client)
+  const { text: command, unmatched, problem } = substituted(written, client, quoteTokens)
+  if (problem !== undefined) return { output: problem, status: 3 }
   if (unmatched.length > 0) return { output: unmatchedTokensText(unmatched), status: 3 }
   const startedMs = performance.now()
   const definition = { ...hook, command, timeout: hookTimeout(hook) }
   const { output, status } = await commands.run(definition, standardInput(client, check))
   return { duration: durationSeconds(performance.now() - startedMs), output, status }
+}
+
+function substituted(
+  written: string,
+  client: ClientDefinition,
+  quote: boolean,
+): { text: string; unmatched: string[]; problem?: string } {
+  try {
+    return quote ? substituteCommand(written, client) : substituteText(written, client)
+  } catch (error) {
+    if (!(error instanceof UnquotableError)) throw error
+    return { text: '', unmatched: [], problem: unquotableText(error) }
+  }
+}
+
+/** The result's output when a value cannot be put into a command safely. */
+export function unquotableText(error: UnquotableError): string {
+  return `Unexpected error: cannot quote ${error.message}`
 }

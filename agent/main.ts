@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path'
 import type { Host } from '../libvirt/host.js'
 import type { CheckProgram } from '../plugin/program.js'
 import { parseServiceArguments, type ServiceOptions } from '../sensu/command-line.js'
+import { isObject } from '../sensu/json-value.js'
 import { Logger } from '../sensu/log.js'
 import { redact } from '../sensu/redact.js'
 import { printSettings, reportValidity, writeLoadedFiles } from '../sensu/settings.js'
@@ -79,6 +80,7 @@ async function configureAndRun(
 ): Promise<number> {
   const inBackground = isInBackground(process.env)
   const { settings, own, notices, errors, loadedFiles } = loadConfiguration(options, process.env)
+  log.hide(secretNames(settings))
   if (options.validateConfig) {
     const { text, status } = reportValidity(errors)
     process.stdout.write(text)
@@ -131,6 +133,12 @@ function guardAgainst(extensions: CheckExtensions, log: Logger): void {
       extensions: [...extensions.keys()],
     })
   })
+}
+
+/** Names that the client's definition says are secret; it need not be valid yet. */
+function secretNames({ client }: Settings): string[] {
+  const names = isObject(client) ? client.redact : undefined
+  return Array.isArray(names) ? names.filter(name => typeof name === 'string' && name !== '') : []
 }
 
 /** What commands, and checks inside this process, find in their environment. */
@@ -223,6 +231,7 @@ async function reload(options: ServiceOptions, log: Logger, assembled: Assembled
   const refused = 'the configuration was not reloaded, the one before stays in force'
   try {
     const { settings, own, notices, errors, loadedFiles } = loadConfiguration(options, process.env)
+    log.hide(secretNames(settings))
     for (const notice of notices) log.log(notice)
     if (errors.length > 0) {
       log.error('configuration is invalid', { errors: errors.map(error => redact({ ...error })) })

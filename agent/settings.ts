@@ -59,6 +59,13 @@ export const agentSettings = [
       'The spool is written at once while the transport is away (else after 100 ms), which survives the death of the agent; it is forced to the disk this often, which survives that of the machine.',
   },
   {
+    key: 'tokens.quote',
+    type: 'boolean',
+    default: false,
+    summary:
+      "Quote the values that tokens bring into the commands of checks and hooks, so that the shell takes them for nothing but text. Off: Sensu's behaviour, which trusts whoever can change the client's definition.",
+  },
+  {
     key: 'in_process',
     type: 'boolean',
     default: true,

@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import { stringifyJson } from './json.js'
+import { LogRedaction } from './redact.js'
 import type { JsonObject, LogEntry, LogLevel } from './types.js'
 
 /** All levels in rising order. */
@@ -29,6 +30,7 @@ export class Logger {
   readonly #file: string | undefined
   readonly #stream: Writable
   readonly #clock = new MicrosecondClock()
+  #redaction = new LogRedaction()
   #fd: number | undefined
   #dropped = 0
 
@@ -75,6 +77,11 @@ export class Logger {
     this.#write(entry.level, entry.message, entry.data)
   }
 
+  /** Hides members of these names in the data of every line, besides the default ones, which are always hidden. */
+  hide(names: readonly string[]): void {
+    this.#redaction = new LogRedaction(names)
+  }
+
   /** Whether lines of this level are written: ask before building expensive data. */
   enabled(level: LogLevel): boolean {
     return logLevels.indexOf(level) >= logLevels.indexOf(this.#level)
@@ -115,7 +122,8 @@ export class Logger {
 
   #write(level: LogLevel, message: string, data: JsonObject = {}): void {
     if (!this.enabled(level)) return
-    const line = `${stringifyJson({ timestamp: formatTimestamp(this.#clock.now()), level, message, ...data })}\n`
+    const timestamp = formatTimestamp(this.#clock.now())
+    const line = `${stringifyJson({ timestamp, level, message, ...this.#redaction.apply(data) })}\n`
     if (this.#fd !== undefined) {
       appendIgnoringErrors(this.#fd, line)
     } else if (this.#stream.writableLength < maxWaitingBytes) {

@@ -1,4 +1,5 @@
 import { entriesOf, fromEntries, isObject, member } from './json-value.js'
+import { ShellQuoting } from './shell-quoting.js'
 import { plainText } from './text-forms.js'
 import type { CheckDefinition, Json, JsonObject } from './types.js'
 
@@ -11,13 +12,28 @@ const token = /:::([^:\n].*?):::/g
  * reported, as often as it occurs.
  */
 export function substituteText(text: string, attributes: JsonObject): { text: string; unmatched: string[] } {
+  return substitute(text, attributes, value => value)
+}
+
+/**
+ * The same for a command, with each value written so that the shell takes it for text, whatever it contains (`sensu_kvm.tokens.quote`; Sensu puts
+ * values in as they are). Throws UnquotableError when a token stands where that is not possible.
+ */
+export function substituteCommand(command: string, attributes: JsonObject): { text: string; unmatched: string[] } {
+  const quoting = new ShellQuoting(command)
+  return substitute(command, attributes, (value, offset, length) => quoting.quote(value, offset, length))
+}
+
+type Write = (value: string, offset: number, length: number) => string
+
+function substitute(text: string, attributes: JsonObject, write: Write): { text: string; unmatched: string[] } {
   const unmatched: string[] = []
-  const substituted = text.replace(token, (_token, content: string) => {
+  const substituted = text.replace(token, (whole: string, content: string, offset: number) => {
     const bar = content.indexOf('|')
     const path = bar < 0 ? content : content.slice(0, bar)
     const value = lookUp(path, attributes)
-    if (value !== undefined) return plainText(value)
-    if (bar >= 0) return content.slice(bar + 1)
+    if (value !== undefined) return write(plainText(value), offset, whole.length)
+    if (bar >= 0) return write(content.slice(bar + 1), offset, whole.length)
     unmatched.push(path)
     return ''
   })
@@ -44,15 +60,15 @@ function lookUp(path: string, attributes: JsonObject): Json | undefined {
 export function substituteTokens<T extends Json>(value: T, attributes: JsonObject): { value: T; unmatched: string[] }
 export function substituteTokens(value: Json, attributes: JsonObject): { value: Json; unmatched: string[] } {
   const unmatched = new Set<string>()
-  const substitute = (part: Json): Json => {
-    if (Array.isArray(part)) return part.map(substitute)
-    if (isObject(part)) return fromEntries(entriesOf(part).map(([key, item]) => [key, substitute(item)] as const))
+  const visit = (part: Json): Json => {
+    if (Array.isArray(part)) return part.map(visit)
+    if (isObject(part)) return fromEntries(entriesOf(part).map(([key, item]) => [key, visit(item)] as const))
     if (typeof part !== 'string') return part
     const substituted = substituteText(part, attributes)
     for (const path of substituted.unmatched) unmatched.add(path)
     return substituted.text
   }
-  return { value: substitute(value), unmatched: [...unmatched] }
+  return { value: visit(value), unmatched: [...unmatched] }
 }
 
 export type SubstitutedCheck = {
@@ -67,10 +83,13 @@ export type SubstitutedCheck = {
 /**
  * Prepares a check for execution: tokens of all its strings are replaced by the client's attributes. An empty `source` and
  * a null `hooks` are removed. Secrets of the client never get into the published commands.
+ * With `quote` the values in the command are quoted for the shell, which can throw UnquotableError.
  */
-export function substituteCheck(check: CheckDefinition, client: JsonObject): SubstitutedCheck {
+export function substituteCheck(check: CheckDefinition, client: JsonObject, quote = false): SubstitutedCheck {
   const { value: substituted, unmatched } = substituteTokens(check, client)
-  const command = member(substituted, 'command')
+  const written = member(check, 'command')
+  const quoted = quote && typeof written === 'string' ? substituteCommand(written, client).text : undefined
+  const command = quoted ?? member(substituted, 'command')
   const published = entriesOf(substituted).flatMap(([key, value]): [string, Json][] => {
     if (key === 'command') return [[key, member(check, key) ?? null]]
     if (key === 'hooks') return value === null ? [] : [[key, withOriginalCommands(value, member(check, key))]]
