@@ -123,7 +123,7 @@ t.test(
     ] as const) {
       t.match(await statusOf(check, path), { status: 3, output: /^check-kvm-state \d+\./ }, path)
     }
-    t.match(await statusOf('other', other), { status: 7, output: 'another check\n' })
+    t.match(await statusOf('elsewhere', other), { status: 7, output: 'another check\n' })
     t.match(await statusOf('renamed', join(folder, 'linked/check-kvm-memory')), { status: 127 })
     t.match(await statusOf('nowhere', '/nowhere/check-kvm-state'), { status: 127 })
   },
