@@ -95,8 +95,8 @@ async function startAgent(root: string, directory: string, rabbitmqUrl: string) 
   }
 }
 
-/** Publishes check requests and counts the results. */
-class Requests {
+/** Publishes check requests for the client `bench` and counts the results. */
+export class Requests {
   readonly #transport: RabbitmqTransport
   readonly #waiting = new Set<string>()
   #answered: () => void = () => {}

@@ -10,14 +10,19 @@ import { benchDomainState } from './domain-state.js'
 import { benchEventLatency } from './event-latency.js'
 import { benchInProcessChecks } from './in-process-checks.js'
 import type { Row } from './measure.js'
+import { benchSpawnedChecks } from './spawned-checks.js'
 import { benchStoredResults } from './store-results.js'
 import { formatTable } from './table.js'
 
-const usage = `npm run bench [-- --json] [--only NAME]
+const usage = `npm run bench [-- --json] [--only NAME] [--checks COUNT]
 
 Compares sensu-kvm with what a user would run instead, in one run on this machine, on private services.
   --json       print the rows as JSON instead of a table
-  --only NAME  run one part: domain-state, bulk-statistics, check-start, in-process-checks, store, event-latency
+  --only NAME  run one part: domain-state, bulk-statistics, check-start, in-process-checks, store, spawned-checks, event-latency
+  --checks COUNT  so many checks in spawned-checks, default 20000
+
+With PEER_SENSU_CLIENT set to a command that starts a real sensu-client, spawned-checks measures that, too. It is given
+-d DIR -l FILE -L LEVEL, must become the client (exec), and ends on TERM.
 `
 
 interface Bench {
@@ -27,6 +32,8 @@ interface Bench {
   guest: string
   libvirtd: Libvirtd
   realGuest: Guest
+  /** How many checks spawned-checks runs. */
+  checks: number
 }
 
 const parts: Readonly<Record<string, (bench: Bench) => Promise<Row[]>>> = {
@@ -35,23 +42,29 @@ const parts: Readonly<Record<string, (bench: Bench) => Promise<Row[]>>> = {
   'check-start': ({ root, uri, guest }) => benchCheckStart(root, uri, guest),
   'in-process-checks': ({ root, uri, guest }) => benchInProcessChecks(root, uri, guest),
   store: () => benchStoredResults(),
+  'spawned-checks': ({ root, checks }) => benchSpawnedChecks(root, checks),
   // last: it kills the guest
   'event-latency': ({ root, libvirtd, realGuest }) => benchEventLatency(root, libvirtd, realGuest),
 }
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { json: { type: 'boolean' }, only: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    options: {
+      json: { type: 'boolean' },
+      only: { type: 'string' },
+      checks: { type: 'string', default: '20000' },
+      help: { type: 'boolean', short: 'h' },
+    },
   })
   if (values.help) return void process.stdout.write(usage)
   const names = values.only === undefined ? Object.keys(parts) : [values.only]
   const unknown = names.find(name => parts[name] === undefined)
   if (unknown !== undefined) throw new Error(`there is no part "${unknown}"; ${usage}`)
-  const rows = await measure(names)
+  const rows = await measure(names, Number(values.checks))
   process.stdout.write(values.json ? `${JSON.stringify(rows, undefined, 2)}\n` : formatTable(rows))
 }
 
-async function measure(names: readonly string[]): Promise<Row[]> {
+async function measure(names: readonly string[], checks: number): Promise<Row[]> {
   progress('starting a private libvirtd and a guest')
   const image = await buildGuestImage({ cacheDirectory: cacheDirectory() })
   const libvirtd = await startLibvirtd({ cacheDirectory: cacheDirectory() })
@@ -64,6 +77,7 @@ async function measure(names: readonly string[]): Promise<Row[]> {
       guest: guest.name,
       libvirtd,
       realGuest: guest,
+      checks,
     }
     const rows: Row[] = []
     for (const name of names) {

@@ -6,8 +6,8 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 export interface Row {
   /** What is measured, e.g. `domain state, one guest`. */
   subject: string
-  /** Unit of both figures: milliseconds per operation, or operations per second. */
-  unit: 'ms' | '/s'
+  /** Unit of both figures: milliseconds per operation, operations per second, or memory. */
+  unit: 'ms' | '/s' | 'MiB'
   /** Our median (ms) or rate (/s). */
   ours: number
   /** What it is compared with, e.g. `virsh domstate (process)`. */

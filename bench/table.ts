@@ -26,10 +26,10 @@ export function formatTable(rows: readonly Row[]): string {
   return [...lines, ...(notes.length > 0 ? ['', ...notes] : []), ''].join('\n')
 }
 
-/** How many times better ours is: less time, or a higher rate. */
+/** How many times better ours is: less time or memory, or a higher rate. */
 export function ratio(row: Row): string {
   if (row.theirs === undefined) return ''
-  const times = row.unit === 'ms' ? row.theirs / row.ours : row.ours / row.theirs
+  const times = row.unit === '/s' ? row.ours / row.theirs : row.theirs / row.ours
   return `${times.toFixed(times < 10 ? 1 : 0)}x`
 }
 
