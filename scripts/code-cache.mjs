@@ -18,18 +18,39 @@ const [, source, cachedData] = require('node:fs').readFileSync(__filename, 'lati
 const script = new (require('node:vm').Script)(source.toString(), { filename: __filename, cachedData })
 script.runInThisContext()(exports, require, module, __filename, __dirname)`
 
-/** Runs a wrapped bundle (argv[2]) once as a check that finds no libvirt, and writes what V8 compiled for that to argv[3]. */
+/**
+ * Runs a wrapped bundle (argv[1]) once as a check, and writes what V8 compiled for that to argv[2]. The daemon it asks is a socket that answers
+ * everything in libvirt's framing with "nothing there": so the whole way to an answer and back is compiled, not only that to an error.
+ */
 const warmUp = `
 const { readFileSync, writeFileSync } = require('node:fs')
+const { createServer } = require('node:net')
+const { Script } = require('node:vm')
 const [, file, cache] = process.argv
-const script = new (require('node:vm').Script)(readFileSync(file, 'utf8'), { filename: file })
-process.argv.splice(1, 2, file, '--uri', 'qemu:///system?socket=' + cache)
-process.once('exit', () => {
-  writeFileSync(cache, script.createCachedData())
-  process.exitCode = 0
+const headerBytes = 28
+const bulkStatistics = 344
+function answer(frame) {
+  const reply = Buffer.alloc(headerBytes + (frame.readInt32BE(12) === bulkStatistics ? 4 : 8))
+  frame.copy(reply, 0, 0, headerBytes)
+  reply.writeUInt32BE(reply.length, 0)
+  reply.writeUInt32BE(1, 16)
+  return reply
+}
+const daemon = createServer(socket => socket.on('data', data => {
+  for (let at = 0; at + headerBytes <= data.length; at += data.readUInt32BE(at)) socket.write(answer(data.subarray(at)))
+}))
+daemon.listen(cache + '.sock', () => {
+  daemon.unref()
+  const script = new Script(readFileSync(file, 'utf8'), { filename: file })
+  process.argv.splice(1, 2, file, '--uri', 'qemu:///system?socket=' + cache + '.sock', '--timeout', '5')
+  process.once('exit', () => {
+    writeFileSync(cache, script.createCachedData())
+    process.exitCode = 0
+  })
+  script.runInThisContext()(exports, require, module, file, '.')
 })
-script.runInThisContext()(exports, require, module, file, '.')
 `
+const warmUpTimeoutMs = 30_000
 
 /**
  * Replaces a bundle by one that carries its compiled code. Its first line, which names the interpreter, is replaced too.
@@ -43,7 +64,11 @@ export function addCodeCache(file) {
     const source = head + readFileSync(file, 'utf8').replace(/^#!.*/, '') + tail
     writeFileSync(wrapped, source)
     const env = { ...process.env, SENSU_KVM_STATE_DIR: directory }
-    execFileSync(process.execPath, ['-e', warmUp, wrapped, cache], { env, stdio: ['ignore', 'ignore', 'inherit'] })
+    execFileSync(process.execPath, ['-e', warmUp, wrapped, cache], {
+      env,
+      stdio: ['ignore', 'ignore', 'inherit'],
+      timeout: warmUpTimeoutMs,
+    })
     const comments = [Buffer.from(source), readFileSync(cache)].map(data => `\n//=${data.toString('base64')}`)
     writeFileSync(file, `${loader}${comments.join('')}\n`)
   } finally {
