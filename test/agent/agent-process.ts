@@ -86,7 +86,8 @@ export class AgentProcess {
   /** Waits for a file in the agent's working directory; returns its text. */
   async file(name: string): Promise<string> {
     const path = join(this.directory, name)
-    while (!existsSync(path)) await sleep(10)
+    // a file is there before its content; an empty one read as a process id would be 0, which means every process of ours
+    while (!existsSync(path) || readFileSync(path, 'utf8') === '') await sleep(10)
     return readFileSync(path, 'utf8')
   }
 
