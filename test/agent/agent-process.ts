@@ -86,9 +86,14 @@ export class AgentProcess {
   /** Waits for a file in the agent's working directory; returns its text. */
   async file(name: string): Promise<string> {
     const path = join(this.directory, name)
-    // a file is there before its content; an empty one read as a process id would be 0, which means every process of ours
-    while (!existsSync(path) || readFileSync(path, 'utf8') === '') await sleep(10)
+    while (!existsSync(path)) await sleep(10)
     return readFileSync(path, 'utf8')
+  }
+
+  /** Waits for a PID file and its content, which comes later: an empty one would be read as 0, which means every process of ours. */
+  async pidFile(name: string): Promise<number> {
+    while ((await this.file(name)) === '') await sleep(10)
+    return Number(await this.file(name))
   }
 
   /** Ends the agent as an init system does. */

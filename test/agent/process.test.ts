@@ -36,7 +36,7 @@ t.test('-b: the command returns at once, and the agent goes on in a session of i
     args: ['-b', '-l', 'log', '-p', join(t.testdirName, 'pid')],
   })
   t.strictSame(await agent.exit, { status: 0, signal: null })
-  const pid = Number(await agent.file('pid'))
+  const pid = await agent.pidFile('pid')
   t.teardown(() => {
     if (isRunning(pid)) process.kill(pid, 'SIGKILL')
   })

@@ -149,7 +149,7 @@ t.test('in the background HUP finds the configuration by the relative path it wa
     args: ['-d', 'conf.d', '-b', '-l', 'log', '-p', join(t.testdirName, 'pid')],
   })
   await agent.exit
-  const pid = Number(await agent.file('pid'))
+  const pid = await agent.pidFile('pid')
   t.teardown(() => {
     try {
       process.kill(pid, 'SIGKILL')
