@@ -6,6 +6,7 @@ import { FileState } from '../plugin/file-state.js'
 import { type CheckProgram, type Environment, prepareCheck, type RunResult } from '../plugin/program.js'
 import { MemoryState } from '../plugin/state.js'
 import type { CheckOutcome } from './commands.js'
+import { optimizeHotCode } from './heap.js'
 import { plainWords } from './plain-command.js'
 import type { SharedHosts } from './shared-hosts.js'
 
@@ -42,6 +43,7 @@ export class InProcessChecks {
   readonly #known: FileState
   readonly #hostname = hostname()
   readonly #calls = new Map<string, InProcessCall>()
+  #used = false
 
   constructor(options: InProcessOptions) {
     this.#options = options
@@ -87,6 +89,8 @@ export class InProcessChecks {
     timeoutSeconds: number,
     checkName?: string,
   ): Promise<CheckOutcome> {
+    if (!this.#used) optimizeHotCode()
+    this.#used = true
     const { hosts, variables } = this.#options
     const abort = new AbortController()
     let timer: NodeJS.Timeout | undefined
