@@ -3,9 +3,6 @@ import { sendResults } from './agent-socket.js'
 import { FileState } from './file-state.js'
 import { type CheckProgram, type Environment, failure, type RunResult, runCheck } from './program.js'
 
-/** How long an open handle may keep the process alive after its output is written, milliseconds. */
-const lingerMs = 500
-
 /** Runs a check as this process: writes its output once and leaves its status as the exit code. */
 export async function main<Host>(program: CheckProgram<Host>, openHost: Environment<Host>['openHost']): Promise<void> {
   let finished = false
@@ -29,8 +26,6 @@ function finish({ output, status }: RunResult): void {
   process.exitCode = status
   // Whoever reads the output may have gone (EPIPE); the status still counts.
   process.stdout.on('error', () => undefined)
-  process.stdout.write(output, () => {
-    // A process that has nothing open ends by itself at once; what was left hanging after a timeout must not hold it.
-    setTimeout(() => process.exit(), lingerMs).unref()
-  })
+  // Nothing is waited for once the output is out: not what was left hanging after a timeout, nor the taking down of what is whole.
+  process.stdout.write(output, () => process.exit())
 }
