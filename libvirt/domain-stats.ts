@@ -32,9 +32,9 @@ const maximumParams = 262_144
 /** Interfaces, disks or vCPUs of one guest that are put into the typed view; the rest stays in `names` and `values`. */
 const maximumIndex = 4096
 /** How long decoding may hold the event loop at a stretch. */
-const sliceMs = 3
+const sliceMs = 1
 /** Guests decoded between two looks at the clock. */
-const guestsPerLook = 8
+const guestsPerLook = 4
 
 type Assign = (stats: Building, value: ParamValue) => void
 
@@ -65,7 +65,7 @@ export class DomainStatsDecoder {
   readonly #fields = new NameCache<Field>(name => ({ name, assign: assignment(name) }), 16_384)
 
   /**
-   * Decodes a whole reply, letting the event loop run in between (at most about 3 ms at a stretch, garbage collection aside). `raw` keeps every
+   * Decodes a whole reply, letting the event loop run in between (at most about 1 ms at a stretch, garbage collection aside). `raw` keeps every
    * parameter by its own name too.
    */
   async decode(reader: XdrReader, raw = false): Promise<DomainStats[]> {
