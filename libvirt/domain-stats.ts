@@ -51,6 +51,7 @@ interface Building {
   reasonCode: number | undefined
   cpu: CpuStatsView | undefined
   balloon: DomainStats['balloon']
+  currentVcpus: number | undefined
   maximumVcpus: number | undefined
   vcpus: VcpuStats[]
   interfaces: InterfaceStatsView[]
@@ -90,6 +91,7 @@ export class DomainStatsDecoder {
       reasonCode: undefined,
       cpu: undefined,
       balloon: undefined,
+      currentVcpus: undefined,
       maximumVcpus: undefined,
       vcpus: [],
       interfaces: [],
@@ -108,7 +110,7 @@ export class DomainStatsDecoder {
 }
 
 function finishGuest(building: Building): DomainStats {
-  const { stateCode, cpu, balloon, maximumVcpus, raw } = building
+  const { stateCode, cpu, balloon, currentVcpus, maximumVcpus, raw } = building
   const stats: DomainStats = {
     domain: building.domain,
     vcpus: compact(building.vcpus),
@@ -118,6 +120,7 @@ function finishGuest(building: Building): DomainStats {
   if (stateCode !== undefined) stats.state = decode.domainState(stateCode, building.reasonCode ?? 0)
   if (cpu !== undefined) stats.cpu = cpu
   if (balloon !== undefined) stats.balloon = balloon
+  if (currentVcpus !== undefined) stats.currentVcpus = currentVcpus
   if (maximumVcpus !== undefined) stats.maximumVcpus = maximumVcpus
   if (raw !== undefined) stats.raw = raw
   return stats
@@ -215,17 +218,13 @@ function assignment(name: string): Assign | undefined {
     return (stats, value) => {
       stats.reasonCode = numeric(value)
     }
-  if (name === 'vcpu.maximum') return assignMaximumVcpus
+  if (name === 'vcpu.current') return (stats, value) => setNumber(stats, 'currentVcpus', numeric(value))
+  if (name === 'vcpu.maximum') return (stats, value) => setNumber(stats, 'maximumVcpus', numeric(value))
   const cpu = own(cpuFields, name)
   if (cpu !== undefined) return cpuAssignment(cpu)
   const balloon = own(balloonFields, name)
   if (balloon !== undefined) return balloonAssignment(...balloon)
   return indexedAssignment(name)
-}
-
-function assignMaximumVcpus(stats: Building, value: ParamValue): void {
-  const maximum = numeric(value)
-  if (maximum !== undefined) stats.maximumVcpus = maximum
 }
 
 function cpuAssignment(field: keyof CpuStatsView): Assign {
@@ -299,7 +298,11 @@ function blockAssignment(index: number, field: string): Assign | undefined {
     : (stats, value) => setNumber(place(stats.blocks, index, newBlock), key, numeric(value))
 }
 
-function setNumber<Key extends string>(target: { [K in Key]?: number }, key: Key, value: number | undefined): void {
+function setNumber<Key extends string>(
+  target: { [K in Key]?: number | undefined },
+  key: Key,
+  value: number | undefined,
+): void {
   if (value !== undefined) target[key] = value
 }
 

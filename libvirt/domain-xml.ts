@@ -53,6 +53,8 @@ export interface DomainConfig {
   agentChannel?: { state?: 'connected' | 'disconnected' }
   /** Memory balloon; absent when the guest has none. Without a period its statistics are not refreshed. */
   balloon?: { model: string; statsPeriodSeconds?: number }
+  /** True when its memory, or a part of it, comes from the huge pages that the host has set aside. */
+  hugepages: boolean
   /** True when the guest has a device that tells libvirt of a panic. */
   panicDevice: boolean
 }
@@ -74,6 +76,7 @@ function readDomain(domain: Element): DomainConfig {
     limits: limits === undefined ? {} : readLimits(limits),
     disks: children(devices, 'disk').map(readDisk),
     interfaces: children(devices, 'interface').map(readInterface),
+    hugepages: child(child(domain, 'memoryBacking'), 'hugepages') !== undefined,
     panicDevice: children(devices, 'panic').length > 0,
     ...present({ uuid: text(domain, 'uuid'), title: text(domain, 'title'), onCrash: text(domain, 'on_crash') }),
     ...present({ agentChannel, balloon }),

@@ -354,6 +354,8 @@ export interface DomainStats {
   /** Same as `domainMemoryStats`, plus what the guest may have at most. */
   balloon?: MemoryStats & { maximumBytes?: number }
   vcpus: VcpuStats[]
+  /** vCPUs the guest has, or will have when it starts; `vcpus` is empty while it does not run. */
+  currentVcpus?: number
   /** vCPUs the guest may have at most. */
   maximumVcpus?: number
   interfaces: InterfaceStatsView[]

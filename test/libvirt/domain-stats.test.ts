@@ -87,6 +87,7 @@ t.test('a guest becomes a typed view, and every parameter is kept by its own nam
       lastUpdateSeconds: 1_795_318_286,
       rssBytes: 204_800,
     },
+    currentVcpus: 2,
     maximumVcpus: 4,
     vcpus: [
       { number: 0, state: 'running', timeNs: 10, waitNs: 0, delayNs: 20, halted: true },

@@ -12,6 +12,7 @@ const guestXml = `<domain type='kvm' id='3'>
     </sensu-kvm:limits>
     <other:thing xmlns:other="x"/>
   </metadata>
+  <memoryBacking><hugepages/></memoryBacking>
   <on_crash>preserve</on_crash>
   <devices>
     <disk type='file' device='disk'>
@@ -108,6 +109,7 @@ t.test('what checks need is read from the XML, entities decoded', async t => {
     ],
     agentChannel: { state: 'disconnected' },
     balloon: { model: 'virtio', statsPeriodSeconds: 10 },
+    hugepages: true,
     panicDevice: true,
   })
 })
@@ -118,6 +120,7 @@ t.test('a guest without devices has none of them', async t => {
     limits: {},
     disks: [],
     interfaces: [],
+    hugepages: false,
     panicDevice: false,
   })
   const none = await parseDomainXml(
