@@ -7,12 +7,14 @@ import type { StateStore } from './state.js'
 export interface Context {
   /** Aborted when the run's time is over or the agent stops; hand it to everything that waits. */
   readonly signal: AbortSignal
-  /** Where libvirt was reached, for messages. */
+  /** Where libvirt was reached, for messages; empty for a check of this machine alone. */
   readonly uri: string
   /** Names what is being done, for the message of a run that ends by its timeout: `reading block statistics`. */
   stage(name: string): void
   /** What this check with these options kept from its last run. */
   readonly state: StateStore
+  /** Where a file of this machine is to be read, by its absolute path: there, or below $SENSU_KVM_ROOT, which tests set to a tree of their own. */
+  path(absolute: string): string
   /** Milliseconds since 1970. */
   now(): number
   /** Milliseconds until the run ends by its timeout; a check that asks many leaves off before, and says whom it did not ask. */
@@ -47,6 +49,13 @@ export interface CheckDefinition<Host, O extends OptionTable, G extends boolean,
   evaluate(sample: Sample, options: Options<O, G>): Outcome
 }
 
+/** What the author of a check of this machine writes: like {@link CheckDefinition}, but nothing is asked of libvirt and there is no host. */
+export interface LocalCheckDefinition<O extends OptionTable, Sample>
+  extends Omit<CheckDefinition<unknown, O, false, Sample>, 'guests' | 'readWrite' | 'collect'> {
+  /** All input and output. Throwing means UNKNOWN, with the error's message as the one line. */
+  collect(options: Options<O, false>, context: Context): Promise<Sample>
+}
+
 /** A check without the types of its options and sample: what runs, lists and documents checks. */
 export interface Check<Host> {
   readonly name: string
@@ -56,8 +65,10 @@ export interface Check<Host> {
   readonly options: OptionTable
   readonly guests: boolean
   readonly readWrite: boolean
-  /** Collects and evaluates, with options that {@link readOptions} made from this check's table. */
-  run(host: Host, options: OptionValues<OptionTable>, context: Context): Promise<Outcome>
+  /** Whether it looks at this machine alone: libvirt is not opened, and it has none of the options for that. */
+  readonly local: boolean
+  /** Collects and evaluates, with options that {@link readOptions} made from this check's table; opens libvirt only if it asks that. */
+  run(open: () => Promise<Host>, options: OptionValues<OptionTable>, context: Context): Promise<Outcome>
 }
 
 /** A check as its tests use it. */
@@ -80,12 +91,13 @@ export function defineCheck<Host, const O extends OptionTable, Sample, const G e
     options,
     guests: definition.guests ?? false,
     readWrite: definition.readWrite ?? false,
+    local: false,
     collect: (host, values, context) => definition.collect(host, values, context),
     evaluate: (sample, values) => definition.evaluate(sample, values),
-    async run(host, values, context) {
+    async run(open, values, context) {
       // The one place where types meet again: `values` were made from `options`, which is the definition's table.
       const typed = values as Options<O, G>
-      const sample = await definition.collect(host, typed, context)
+      const sample = await definition.collect(await open(), typed, context)
       context.stage('judging')
       return definition.evaluate(sample, typed)
     },
@@ -96,4 +108,16 @@ export function defineCheck<Host, const O extends OptionTable, Sample, const G e
       return values as Options<O, G>
     },
   }
+}
+
+/** Declares a check of this machine that needs no libvirt; its executable has none of libvirt's code, its `collect` no host. */
+export function defineLocalCheck<const O extends OptionTable, Sample>(
+  definition: LocalCheckDefinition<O, Sample>,
+): DefinedCheck<unknown, O, false, Sample> {
+  const check = defineCheck<unknown, O, Sample>({
+    ...definition,
+    collect: (_, options, context) => definition.collect(options, context),
+  })
+  const noHost = async () => undefined
+  return { ...check, local: true, run: (_, options, context) => check.run(noHost, options, context) }
 }

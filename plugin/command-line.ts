@@ -14,13 +14,18 @@ import {
   type Schema,
 } from './options.js'
 
-/** The options that every check has. */
-export const commonOptions = {
+/** The option of every check that asks libvirt. */
+const libvirtOptions = {
   uri: {
     type: 'string',
     alias: 'u',
     summary: 'libvirt to connect to (default: $LIBVIRT_DEFAULT_URI, or qemu:///system).',
   },
+} as const satisfies OptionTable
+
+/** The options that every check has; `uri` only if it asks libvirt. */
+export const commonOptions = {
+  ...libvirtOptions,
   timeout: { type: 'duration', alias: 't', default: '30', summary: 'Give up after this time, UNKNOWN.' },
   format: {
     type: 'choice',
@@ -76,11 +81,16 @@ export type Request =
     }
 
 /** What a command line needs to know of a check. */
-export type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests'>
+export type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests' | 'local'>
 
 /** Every option of a check's command line, its own first. */
 export function commandLineOptions(check: AnyCheck): OptionTable {
-  return { ...check.options, ...(check.guests ? deliveryOptions : {}), ...commonOptions }
+  return { ...check.options, ...(check.guests ? deliveryOptions : {}), ...commonOptionsOf(check) }
+}
+
+function commonOptionsOf({ local }: AnyCheck): OptionTable {
+  const { uri, ...others } = commonOptions
+  return local ? others : { uri, ...others }
 }
 
 /** The JSON schema of a check's command line: raw values by option name. */

@@ -3,8 +3,14 @@ import { sendResults } from './agent-socket.js'
 import { FileState } from './file-state.js'
 import { type CheckProgram, type Environment, failure, type RunResult, runCheck } from './program.js'
 
-/** Runs a check as this process: writes its output once and leaves its status as the exit code. */
-export async function main<Host>(program: CheckProgram<Host>, openHost: Environment<Host>['openHost']): Promise<void> {
+/**
+ * Runs a check as this process: writes its output once and leaves its status as the exit code. A check of this machine alone is run
+ * without `openHost`.
+ */
+export async function main<Host>(
+  program: CheckProgram<Host>,
+  openHost: Environment<Host>['openHost'] = withoutHost,
+): Promise<void> {
   let finished = false
   const finishOnce = (result: RunResult) => {
     if (!finished) finish(result)
@@ -20,6 +26,10 @@ export async function main<Host>(program: CheckProgram<Host>, openHost: Environm
     deliver: sendResults,
   })
   finishOnce(result)
+}
+
+function withoutHost(): Promise<never> {
+  return Promise.reject(new Error('this program knows no way to libvirt: hand its `openHost` to `main`'))
 }
 
 function finish({ output, status }: RunResult): void {

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import type { GuestResult, sendResults } from './agent-socket.js'
 import type { Check, Context } from './check.js'
 import { type CommonValues, parseCommandLine, type Request, type Validate } from './command-line.js'
@@ -41,7 +42,7 @@ export interface Environment<Host> {
   readonly signal?: AbortSignal | undefined
   /** The `host` of metric formats. */
   readonly hostname: string
-  /** Environment variables; LIBVIRT_DEFAULT_URI is looked at. */
+  /** Environment variables; LIBVIRT_DEFAULT_URI and SENSU_KVM_ROOT are looked at. */
   readonly variables: Readonly<Record<string, string | undefined>>
   /** Hands the results of `--per-guest` over; without it they are only returned, for the agent to publish. */
   readonly deliver?: typeof sendResults | undefined
@@ -131,7 +132,7 @@ class Run<Host> {
     this.#request = request
     this.#common = request.common
     this.#environment = environment
-    this.#uri = libvirtUri(request.common, environment.variables)
+    this.#uri = check.local ? '' : libvirtUri(request.common, environment.variables)
   }
 
   /** Runs until the work is done, the time is over or the environment's signal says stop, whichever is first. */
@@ -184,35 +185,42 @@ class Run<Host> {
   }
 
   async #outcome(): Promise<Outcome> {
-    const { readWrite } = this.#check
     const { signal } = this.#abort
-    this.#stage = `connecting to ${this.#uri}`
-    const host = await this.#environment.openHost({
-      uri: this.#uri,
-      readOnly: !readWrite,
-      timeoutSeconds: this.#common.timeout,
-      signal,
-    })
-    // Closing ends whatever the check still waits for. Once only: a host that is shared counts its users.
     let closing: Promise<void> | undefined
-    const close = () => {
+    let host: (Host & { close(): Promise<void> }) | undefined
+    // Closing ends whatever the check still waits for. Once only: a host that is shared counts its users.
+    const close = async () => {
       // A connection that cannot be closed properly must not change the result.
-      closing ??= host.close().catch(() => undefined)
+      closing ??= host?.close().catch(() => undefined)
       return closing
     }
     signal.addEventListener('abort', close, { once: true })
-    try {
+    const open = async () => {
+      host = await this.#openHost()
       signal.throwIfAborted()
       this.#stage = `asking ${this.#uri}`
-      return await this.#check.run(host, this.#request.options, this.#context())
+      return host
+    }
+    try {
+      return await this.#check.run(open, this.#request.options, this.#context())
     } finally {
       signal.removeEventListener('abort', close)
       await close()
     }
   }
 
+  #openHost(): Promise<Host & { close(): Promise<void> }> {
+    this.#stage = `connecting to ${this.#uri}`
+    return this.#environment.openHost({
+      uri: this.#uri,
+      readOnly: !this.#check.readWrite,
+      timeoutSeconds: this.#common.timeout,
+      signal: this.#abort.signal,
+    })
+  }
+
   #context(): Context {
-    const { state, now } = this.#environment
+    const { state, now, variables } = this.#environment
     return {
       signal: this.#abort.signal,
       uri: this.#uri,
@@ -226,6 +234,7 @@ class Run<Host> {
         directory: this.#common.stateDir,
       }),
       now,
+      path: absolute => join(variables['SENSU_KVM_ROOT'] || '/', absolute),
       timeLeftMs: () => this.#common.timeout * 1000 - (performance.now() - this.#startedMs),
       selectGuests: guests => this.#selectGuests(guests),
     }

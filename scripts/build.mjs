@@ -157,8 +157,9 @@ const withNames = { minify: false, minifySyntax: true, minifyWhitespace: true }
  * Fills dist/bin. Bundles are moved into place when they are complete: one that is just being started stays whole.
  * The agent is bundled by itself, so that checks can be tried while it does not compile, and the other way round.
  * @param {string[]} entries
+ * @param {ReadonlySet<string>} localChecks names of the checks that ask no libvirt
  */
-async function fillBin(entries) {
+async function fillBin(entries, localChecks) {
   const bin = join(root, 'dist/bin')
   const fresh = join(root, 'dist/bin.new')
   rmSync(fresh, { recursive: true, force: true })
@@ -169,9 +170,10 @@ async function fillBin(entries) {
   const checks = entries.filter(entry => !agent.includes(entry))
   const done = await Promise.allSettled([bundle(checks, fresh), bundle(agent, fresh, withNames)])
   for (const file of readdirSync(fresh)) {
-    if (checks.some(entry => basename(entry, '.ts') === basename(file, '.js'))) addCodeCache(join(fresh, file))
+    const name = basename(file, '.js')
+    if (checks.some(entry => basename(entry, '.ts') === name)) addCodeCache(join(fresh, file), localChecks.has(name))
     chmodSync(join(fresh, file), 0o755)
-    renameSync(join(fresh, file), join(bin, basename(file, '.js')))
+    renameSync(join(fresh, file), join(bin, name))
   }
   const names = new Set(entries.map(entry => basename(entry, '.ts')))
   for (const name of readdirSync(bin)) {
@@ -193,11 +195,14 @@ for (const folder of sources) {
 
 const generator = join(root, 'build/scripts/generate.js')
 const { generate } = await import(pathToFileURL(generator).href)
-const { problems } = await generate(root)
+const { problems, localChecks } = await generate(root)
 const generated = modulesBelow('generated')
 await transpile(generated)
 removeStale('generated', generated)
-await fillBin(generated.filter(file => file.startsWith('generated/bin/')))
+await fillBin(
+  generated.filter(file => file.startsWith('generated/bin/')),
+  localChecks,
+)
 
 for (const problem of problems) console.error(`build: ${problem}`)
 if (problems.length > 0) process.exitCode = 1

@@ -1,15 +1,12 @@
-import type { Check } from '../plugin/check.js'
-import { commandLineOptions } from '../plugin/command-line.js'
+import { type AnyCheck, commandLineOptions } from '../plugin/command-line.js'
 import { kebabCase, kindOf, type Option } from '../plugin/options.js'
 
-type Described = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests'>
-
-function entriesOf(check: Described): { name: string; option: Option }[] {
+function entriesOf(check: AnyCheck): { name: string; option: Option }[] {
   return Object.entries(commandLineOptions(check)).map(([name, option]) => ({ name: kebabCase(name), option }))
 }
 
 /** Completion of a check's options, and of the words a choice takes, for bash. */
-export function bashCompletion(check: Described): string {
+export function bashCompletion(check: AnyCheck): string {
   const entries = entriesOf(check)
   const id = `_${check.name.replaceAll('-', '_')}`
   const choices = entries.flatMap(({ name, option }) =>
@@ -29,7 +26,7 @@ complete -F ${id} ${check.name}
 }
 
 /** Completion of a check's options with their summaries for zsh. */
-export function zshCompletion(check: Described): string {
+export function zshCompletion(check: AnyCheck): string {
   const lines = entriesOf(check).map(({ name, option }) => {
     const summary = option.summary.replaceAll("'", "'\\''").replaceAll(/[[\]:]/g, '\\$&')
     const repeated = option.type === 'strings' ? '*' : ''

@@ -41,9 +41,7 @@ export function checkPage(check: Check<never>): string {
     ...(check.description === undefined ? [] : [check.description.trim()]),
     '## Options',
     optionTable(ownOptions(check)),
-    check.guests
-      ? 'The options that [select guests](README.md#guests) and the [common ones](README.md#common-options) apply as well.'
-      : 'The [common options](README.md#common-options) apply as well.',
+    commonText(check),
     ...(check.readWrite
       ? ['Needs the read-write socket of libvirt: run it as root, or as a user whom libvirt lets in.']
       : []),
@@ -51,6 +49,14 @@ export function checkPage(check: Check<never>): string {
     `\`\`\`json\n${sampleConfiguration(check).trim()}\n\`\`\``,
   ]
   return page(sections)
+}
+
+function commonText({ guests, local }: Check<never>): string {
+  if (local)
+    return 'The [common options](README.md#common-options) apply as well, but for `--uri`: nothing is asked of libvirt.'
+  return guests
+    ? 'The options that [select guests](README.md#guests) and the [common ones](README.md#common-options) apply as well.'
+    : 'The [common options](README.md#common-options) apply as well.'
 }
 
 function ownOptions(check: Check<never>): OptionTable {

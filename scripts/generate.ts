@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url'
 import { Ajv } from 'ajv'
 import standalone from 'ajv/dist/standalone/index.js'
 import type { Check } from '../plugin/check.js'
-import { commandLineOptions, commandLineSchema } from '../plugin/command-line.js'
+import { type AnyCheck, commandLineOptions, commandLineSchema } from '../plugin/command-line.js'
 import { bashCompletion, zshCompletion } from './completion.js'
 import { helpText } from './help.js'
 
@@ -56,8 +56,11 @@ function assertOptions(check: Check<never>): void {
   }
 }
 
-/** Writes `generated/` and the schemas and completions of `dist/`; files whose content stays are not touched, stale ones are removed. */
-export async function generate(root: string): Promise<{ problems: string[] }> {
+/**
+ * Writes `generated/` and the schemas and completions of `dist/`; files whose content stays are not touched, stale ones are removed.
+ * Returns what kept a check from being loaded, and the names of the checks that ask no libvirt.
+ */
+export async function generate(root: string): Promise<{ problems: string[]; localChecks: Set<string> }> {
   const { checks, problems } = await loadChecks(root)
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const host = existsSync(join(root, 'libvirt/host.ts'))
@@ -65,7 +68,7 @@ export async function generate(root: string): Promise<{ problems: string[] }> {
   writeFolder(join(root, 'generated'), await generatedFiles(host ? checks : [], String(version), host, agent))
   writeFolder(join(root, 'dist/schemas'), new Map(checks.map(({ check }) => [`${check.name}.json`, schemaText(check)])))
   writeFolder(join(root, 'dist/completions'), completions(checks))
-  return { problems }
+  return { problems, localChecks: new Set(checks.filter(({ check }) => check.local).map(({ check }) => check.name)) }
 }
 
 async function generatedFiles(checks: readonly FoundCheck[], version: string, host: boolean, agent: boolean) {
@@ -77,8 +80,8 @@ async function generatedFiles(checks: readonly FoundCheck[], version: string, ho
   for (const { file, check } of checks) {
     files.set(`validators/${check.name}.js`, validatorText(check))
     files.set(`validators/${check.name}.d.ts`, validatorTypes)
-    files.set(`programs/${check.name}.ts`, programText(file, check.name, version, await helpText(check)))
-    files.set(`bin/${check.name}.ts`, entryText(check.name))
+    files.set(`programs/${check.name}.ts`, programText(file, check, version, await helpText(check)))
+    files.set(`bin/${check.name}.ts`, entryText(check))
   }
   if (agent) files.set('bin/sensu-kvm-agent.ts', agentText)
   return files
@@ -116,28 +119,27 @@ export const programs: readonly CheckProgram<Host>[] = [${checks.map((_, index) 
 `
 }
 
-function programText(file: string, name: string, version: string, help: string): string {
+function programText(file: string, { name, local }: Check<never>, version: string, help: string): string {
+  const host = local ? 'unknown' : 'Host'
   return `import check from '../../checks/${file}.js'
-import type { Host } from '../../libvirt/host.js'
-import type { CheckProgram } from '../../plugin/program.js'
+${local ? '' : "import type { Host } from '../../libvirt/host.js'\n"}import type { CheckProgram } from '../../plugin/program.js'
 import { validate } from '../validators/${name}.js'
 
 const help = ${JSON.stringify(help)}
-export const program: CheckProgram<Host> = { check, validate, version: '${version}', help }
+export const program: CheckProgram<${host}> = { check, validate, version: '${version}', help }
 `
 }
 
-function entryText(name: string): string {
+function entryText({ name, local }: Check<never>): string {
   return `import { main } from '../../plugin/main.js'
-import { openHost } from '../open-host.js'
-import { program } from '../programs/${name}.js'
+${local ? '' : "import { openHost } from '../open-host.js'\n"}import { program } from '../programs/${name}.js'
 
-void main(program, openHost)
+void main(program${local ? '' : ', openHost'})
 `
 }
 
 /** The validator of a check's command line as an ES module without imports. */
-export function validatorText(check: Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests'>): string {
+export function validatorText(check: AnyCheck): string {
   const ajv = new Ajv({ allErrors: true, messages: false, strict: true, code: { source: true, esm: true } })
   ajv.addSchema(commandLineSchema(check), 'validate')
   return `// @ts-nocheck\n${standalone.default(ajv, { validate: 'validate' })}\n`

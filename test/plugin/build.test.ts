@@ -37,6 +37,11 @@ await main(program, ${openHost})
 `
 }
 
+/** The bundle within an executable, which carries its compiled code besides. */
+async function sourceOf(path: string): Promise<string> {
+  return Buffer.from((await readText(path)).split('\n//=')[1] ?? '', 'base64').toString()
+}
+
 const calm = `async () => ({ guests: async () => [{ name: 'web01', usedPercent: 95 }], close: async () => undefined })`
 
 t.test('a program writes its output once and exits with its status', async t => {
@@ -142,9 +147,12 @@ for (const { check } of checks) {
       stdout: `${check.name} UNKNOWN: unknown option --timeuot: did you mean --timeout?\n`,
       stderr: '',
     })
-    const nowhere = await outputOf(path, '--uri', 'qemu:///system?socket=/nonexistent/socket')
+    const uri = 'qemu:///system?socket=/nonexistent/socket'
+    const nowhere = await outputOf(path, '--uri', uri)
     t.equal(nowhere.status, 3)
     t.match(nowhere.stdout, new RegExp(`^${check.name} UNKNOWN: .+\\n$`))
+    t.equal(nowhere.stdout.includes('unknown option --uri'), check.local)
     t.equal(nowhere.stderr, '')
+    t.equal((await sourceOf(path)).includes('libvirt-sock'), !check.local, 'has the code for libvirt if it needs it')
   })
 }

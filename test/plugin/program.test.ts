@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import t, { type Test } from 'tap'
 import { sendResults } from '../../plugin/agent-socket.js'
-import { defineCheck } from '../../plugin/check.js'
+import { defineCheck, defineLocalCheck } from '../../plugin/check.js'
 import { Verdict } from '../../plugin/outcome.js'
 import { runCheck } from '../../plugin/program.js'
 import { MemoryState } from '../../plugin/state.js'
@@ -13,6 +13,7 @@ import {
   exampleEnvironment,
   hostileNames,
   programOf,
+  readText,
 } from './example.js'
 
 const program = await programOf(exampleCheck)
@@ -94,6 +95,31 @@ t.test('the URI comes from the command line, the environment or the default', as
     ['qemu:///session', true],
   ])
 })
+
+t.test(
+  'a check of this machine alone opens no libvirt, has no option for it, and reads below the root it is given',
+  async t => {
+    const local = defineLocalCheck({
+      name: 'check-local',
+      summary: 'Reads a file.',
+      options: { file: { type: 'string', default: '/etc/motd', summary: 'Which.' } },
+      collect: async ({ file }, { path }) => readText(path(file)),
+      evaluate: text => Object.assign(new Verdict(), { summary: text }),
+    })
+    const root = t.testdir({ etc: { motd: 'hello' } })
+    const openHost = () => Promise.reject(new Error('opened'))
+    const program = await programOf(local)
+    const run = async (...argv: string[]) =>
+      await runCheck(program, argv, exampleEnvironment([], { openHost, variables: { SENSU_KVM_ROOT: root } }))
+    t.same(await run(), { output: 'check-local OK: hello\n', status: 0 })
+    t.match(await run('--file', '/nowhere'), { output: /^check-local UNKNOWN: ENOENT.*\/nowhere'\n$/, status: 3 })
+    t.match(await run('-u', 'test:///default'), {
+      output: 'check-local UNKNOWN: unknown option -u: see --help\n',
+      status: 3,
+    })
+    t.notMatch(program.help, '--uri')
+  },
+)
 
 t.test('whatever is thrown is UNKNOWN and one line without a stack trace', async t => {
   const failing = (error: unknown) => exampleEnvironment([], { openHost: () => Promise.reject(error) })

@@ -13,6 +13,7 @@ export function checkContext(changes: Partial<Context> = {}): Context {
     uri: 'qemu:///system',
     stage: () => undefined,
     state: new MemoryState().open({ check: 'check', uri: '', options: {}, directory: undefined }),
+    path: absolute => absolute,
     now: Date.now,
     timeLeftMs: () => 10_000,
     selectGuests: guests => [...guests],
