@@ -1,5 +1,5 @@
 import * as decode from './decode.js'
-import { QemuMonitorError } from './errors.js'
+import { LibvirtError, QemuMonitorError } from './errors.js'
 import { type Procedure, procedures } from './procedures.js'
 import type {
   BlockInfo,
@@ -504,6 +504,28 @@ export abstract class Calls {
     return this.#ofDomain(procedures.domainMemoryStats, domain, options, decode.readMemoryStats, writer =>
       writer.u32(1024).u32(0),
     )
+  }
+
+  /**
+   * Who holds the lock of a guest that does not answer: makes libvirt wait for it, which it does for 30 s (give a longer deadline) before it names
+   * the calls that hold it, such as `remoteDispatchDomainSave`; empty when it names none, undefined when the lock was free. Nothing is changed
+   * and nobody spared: for guests that are known not to answer.
+   */
+  async domainLockHolder(domain: Domain, options?: CallOptions): Promise<string | undefined> {
+    const write = (writer: XdrWriter) => {
+      decode.writeDomain(writer, domain)
+      writer.u32(1024).u32(0)
+    }
+    try {
+      await this.#call(
+        { procedure: procedures.domainMemoryStats, options, subject: domain.name, write },
+        decode.readMemoryStats,
+      )
+      return undefined
+    } catch (error) {
+      if (!(error instanceof LibvirtError) || !error.timedOutInDaemon) throw error
+      return error.lockHolder
+    }
   }
 
   /** Counters of a disk by target name (`vda`) or source path; an empty name sums all disks. */

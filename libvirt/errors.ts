@@ -140,6 +140,12 @@ export class LibvirtError extends Error {
     return this.code === ErrorCode.operationTimeout
   }
 
+  /** With `timedOutInDaemon`, the calls that hold the lock, by libvirt's own names (`remoteDispatchDomainSave`); empty when it names none. */
+  get lockHolder(): string {
+    // The words around the names are translated.
+    return [...this.text.matchAll(/\b(?:monitor|agent)=(\w+)/g)].map(([, name]) => name).join(', ')
+  }
+
   /** A device (disk, interface) of that name does not exist in the guest, or an argument is wrong. */
   get invalidArgument(): boolean {
     return this.code === ErrorCode.invalidArgument || this.code === ErrorCode.deviceMissing

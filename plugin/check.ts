@@ -41,8 +41,8 @@ export interface CheckDefinition<Host, O extends OptionTable, G extends boolean,
   readonly options: O
   /** Adds the options that select guests, and `--per-guest`. */
   readonly guests?: G
-  /** The check needs what libvirt denies on its read-only socket (guest agent, monitor). */
-  readonly readWrite?: boolean
+  /** The check needs what libvirt denies on its read-only socket (guest agent, monitor): always, or with some of its options. */
+  readonly readWrite?: boolean | 'sometimes'
   /** All input and output. Throwing means UNKNOWN, with the error's message as the one line. */
   collect(host: Host, options: Options<O, G>, context: Context): Promise<Sample>
   /** Judges what was collected: pure. */
@@ -64,7 +64,7 @@ export interface Check<Host> {
   /** The check's own options and, for a check of guests, those that select them. */
   readonly options: OptionTable
   readonly guests: boolean
-  readonly readWrite: boolean
+  readonly readWrite: boolean | 'sometimes'
   /** Whether it looks at this machine alone: libvirt is not opened, and it has none of the options for that. */
   readonly local: boolean
   /** Collects and evaluates, with options that {@link readOptions} made from this check's table; opens libvirt only if it asks that. */

@@ -213,7 +213,7 @@ class Run<Host> {
     this.#stage = `connecting to ${this.#uri}`
     return this.#environment.openHost({
       uri: this.#uri,
-      readOnly: !this.#check.readWrite,
+      readOnly: this.#check.readWrite === false,
       timeoutSeconds: this.#common.timeout,
       signal: this.#abort.signal,
     })

@@ -42,7 +42,7 @@ export function checkPage(check: Check<never>): string {
     '## Options',
     optionTable(ownOptions(check)),
     commonText(check),
-    ...(check.readWrite
+    ...(check.readWrite === true
       ? ['Needs the read-write socket of libvirt: run it as root, or as a user whom libvirt lets in.']
       : []),
     '## Sample configuration',

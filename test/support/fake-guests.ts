@@ -19,6 +19,8 @@ export interface FakeGuest {
   xml?: string
   /** Answers a command to its agent: with what the agent returns, or by itself on the call. */
   agent?: (command: string, call: FakeCall) => unknown
+  /** Answers a command to its QEMU's monitor: with the text of the reply, or by itself on the call. */
+  monitor?: (command: string, call: FakeCall) => string | undefined
 }
 
 /** So many running guests, `web1` and on. */
@@ -55,6 +57,11 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
     const { execute }: { execute: string } = JSON.parse(call.arguments.string())
     const answer = guest?.agent?.(execute, call)
     if (answer !== undefined) call.reply(writer => writer.optionalString(JSON.stringify({ return: answer })))
+  })
+  daemon.on(procedures.qemuMonitorCommand, call => {
+    const guest = named(call)
+    const answer = guest?.monitor?.(call.arguments.string(), call)
+    if (answer !== undefined) call.reply(writer => writer.string(answer))
   })
   /** What has been asked about guests. */
   const asked = () => daemon.called.filter(name => /^(DOMAIN|QEMU|CONNECT_GET_ALL)/.test(name))
