@@ -46,6 +46,8 @@ const stuckMs = 500
 const clockSlackMs = 100
 /** Why waiting ends. One for all: an error is dear to make, and this one nobody sees. */
 const leftBehind = new Error('no longer of interest')
+/** Pauses before a guest that was busy is asked again. */
+const busyPausesMs = [10, 30, 60, 100, 200]
 /** Guests asked about at most when looking for the stuck one. */
 const maximumProbes = 2000
 
@@ -59,14 +61,43 @@ export async function sampleDomainStats(host: SamplerHost, request: SampleReques
   for (;;) {
     const takenAtMs = Date.now()
     const takenAtMonotonicMs = performance.now()
-    const guests = await attempt(host, request, deadline)
-    if (guests === undefined) continue
-    await explainMissing(host, guests, deadline)
+    const found = await attempt(host, request, deadline)
+    if (found === undefined) continue
+    await explainMissing(host, found, deadline)
+    const guests = await askBusyAgain(host, request, found, deadline)
     const notAnswering = guests.flatMap(({ domain, monitor }) =>
       monitor?.kind === 'not answering' ? [{ domain, forMs: monitor.forMs }] : [],
     )
     return { takenAtMs, takenAtMonotonicMs, guests, notAnswering }
   }
+}
+
+/**
+ * Guests that were skipped because another call had their lock at that moment are asked again a little later: two programs that look at the same
+ * guest at the same time, as schedulers make them, would else take turns in having no numbers. Those of a longer job stay without.
+ */
+async function askBusyAgain(
+  host: SamplerHost,
+  request: SampleRequest,
+  found: readonly DomainStats[],
+  deadline: number,
+): Promise<DomainStats[]> {
+  let guests = [...found]
+  for (const pauseMs of busyPausesMs) {
+    const busy = guests.filter(guest => lacksMonitor(guest) && isShort(guest.monitor)).map(({ domain }) => domain)
+    if (busy.length === 0 || deadline - performance.now() < suspicionMs) return guests
+    await pause(pauseMs, request.signal)
+    const asked = (await attempt(host, { ...request, domains: busy }, deadline)) ?? []
+    await explainMissing(host, asked, deadline)
+    const answers = new Map(asked.map(guest => [guest.domain.uuid, guest]))
+    guests = guests.map(guest => answers.get(guest.domain.uuid) ?? guest)
+  }
+  return guests
+}
+
+/** Whether a guest's lock is free again, or taken by what may be over in a moment. */
+function isShort(trouble: MonitorTrouble | undefined): boolean {
+  return trouble === undefined || (trouble.kind === 'busy' && trouble.forMs < suspicionMs)
 }
 
 /** Sends the call once. Resolves with undefined when it was left behind because a guest does not answer. */
@@ -123,18 +154,18 @@ async function watch(host: SamplerHost, deadline: number, answered: AbortSignal)
 }
 
 /** Rejects with the signal's own reason: nearly every pause ends so, and a new error for each would cost more than the call. */
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const onAbort = () => {
       clearTimeout(timer)
-      reject(signal.reason)
+      reject(signal?.reason)
     }
     const timer = setTimeout(() => {
-      signal.removeEventListener('abort', onAbort)
+      signal?.removeEventListener('abort', onAbort)
       resolve()
     }, milliseconds).unref()
-    if (signal.aborted) onAbort()
-    else signal.addEventListener('abort', onAbort, { once: true })
+    if (signal?.aborted) onAbort()
+    else signal?.addEventListener('abort', onAbort, { once: true })
   })
 }
 

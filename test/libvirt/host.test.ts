@@ -331,6 +331,53 @@ t.test('a bulk call that hangs on one guest is left behind, and that guest is na
   )
 })
 
+/** A daemon with two guests, one of which is skipped by the first calls, as when another program has its lock. */
+async function busyAtFirst(t: Test, busyCalls: number, lockMs: number) {
+  const { daemon, host } = await setUp(t)
+  const askedAbout: string[][] = []
+  daemon.on(procedures.getAllDomainStats, call => {
+    const named = call.arguments.array(10, 24, decode.readDomain)
+    askedAbout.push(named.map(({ name }) => name))
+    const busy = askedAbout.length <= busyCalls
+    call.reply(writer =>
+      writer.array(named.length === 0 ? [web1, web2] : named, (to, domain) => {
+        decode.writeDomain(to, domain)
+        const rss = domain.name === 'web1' && busy ? 0 : 1
+        to.u32(1 + rss)
+        to.string('balloon.current').i32(4).u64(1024)
+        if (rss === 1) to.string('balloon.rss').i32(4).u64(2048)
+      }),
+    )
+  })
+  daemon.on(procedures.domainGetControlInfo, call => call.reply(writer => writer.u32(1).u32(0).u64(lockMs)))
+  const sample = await host.domainStats({ groups: ['balloon'] })
+  return { askedAbout, guests: sample.guests }
+}
+
+t.test('a guest whose lock is taken for a moment is asked again, alone', async t => {
+  const { askedAbout, guests } = await busyAtFirst(t, 2, 5)
+  t.same(askedAbout, [[], ['web1'], ['web1']])
+  t.match(guests, [
+    { domain: web1, monitor: undefined, balloon: { rssBytes: 2048 * 1024 } },
+    { domain: web2, monitor: undefined, balloon: { rssBytes: 2048 * 1024 } },
+  ])
+})
+
+t.test('asking again has an end, and the guest says what it is busy with', async t => {
+  const { askedAbout, guests } = await busyAtFirst(t, 100, 5)
+  t.equal(askedAbout.length, 6)
+  t.match(guests, [
+    { domain: web1, monitor: { kind: 'busy', forMs: 5 } },
+    { domain: web2, monitor: undefined },
+  ])
+})
+
+t.test('a guest with a job of some length is not asked again', async t => {
+  const { askedAbout, guests } = await busyAtFirst(t, 100, 5000)
+  t.equal(askedAbout.length, 1)
+  t.match(guests, [{ domain: web1, monitor: { kind: 'busy', forMs: 5000 } }, { domain: web2 }])
+})
+
 t.test('a daemon that does not answer at all ends a bulk call at its deadline, with one call outstanding', async t => {
   const { daemon, host } = await setUp(t)
   await t.rejects(host.domainStats({ timeoutMs: 200 }), {
