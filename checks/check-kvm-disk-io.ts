@@ -1,4 +1,5 @@
 import { readGuestConfigs, readGuestLimits } from '../libvirt/guest-configs.js'
+import { isRunning, runOf } from '../libvirt/guest-run.js'
 import type { Host } from '../libvirt/host.js'
 import { missingBecause } from '../libvirt/monitor-trouble.js'
 import type { BlockStatsView, Domain, DomainStats } from '../libvirt/records.js'
@@ -98,7 +99,7 @@ One libvirt call for any number of guests. Besides, the XML of guests with a slo
     stage('reading block statistics')
     const { takenAtMs, guests: all } = await host.domainStats({ groups: ['state', 'block'], signal })
     const selected = context.selectGuests(all.map(stats => ({ ...stats.domain, stats })))
-    const running = selected.filter(({ stats }) => stats.state?.state === 'running' || stats.state?.state === 'blocked')
+    const running = selected.filter(({ stats }) => isRunning(stats))
     const growth = await growthSince(context.state, takenAtMs, countersOf(running.map(({ stats }) => stats)))
     stage("reading guests' XML")
     const limits = asked.guestLimits ? await readGuestLimits(host, running, 'check-kvm-disk-io', signal) : undefined
@@ -134,8 +135,8 @@ function isCounted({ readOps }: BlockStatsView): boolean {
 }
 
 /** A disk in one run of a guest: after a restart its counters begin anew. */
-function diskKey({ uuid, id }: Domain, disk: string): string {
-  return `${uuid} ${id} ${disk}`
+function diskKey(domain: Domain, disk: string): string {
+  return `${runOf(domain)} ${disk}`
 }
 
 const counted = ['Ops', 'TimeNs', 'Bytes'].flatMap(kind => ['read', 'write', 'flush'].map(name => name + kind))

@@ -1,4 +1,5 @@
 import { readGuestConfigs, readGuestLimits } from '../libvirt/guest-configs.js'
+import { isRunning, runOf } from '../libvirt/guest-run.js'
 import type { Host } from '../libvirt/host.js'
 import { missingBecause } from '../libvirt/monitor-trouble.js'
 import type { Domain, DomainStats } from '../libvirt/records.js'
@@ -127,18 +128,13 @@ every guest.`,
 })
 
 function memoryOf(stats: DomainStats, takenAtMs: number): GuestMemory {
-  const { domain, state } = stats
+  const { domain } = stats
   const supplied = Object.entries(stats.balloon ?? {}).filter(([, value]) => value < notSupplied)
   const balloon: Balloon = Object.fromEntries(supplied)
   // 0 until the guest has reported for the first time.
   const ageSeconds = balloon.lastUpdateSeconds ? takenAtMs / 1000 - balloon.lastUpdateSeconds : undefined
   const missing = missingBecause(stats, balloon.rssBytes !== undefined)
-  return { ...domain, running: state?.state === 'running' || state?.state === 'blocked', missing, balloon, ageSeconds }
-}
-
-/** One run of a guest: after a restart its counters begin anew. */
-function runOf({ uuid, id }: GuestMemory): string {
-  return `${uuid} ${id}`
+  return { ...domain, running: isRunning(stats), missing, balloon, ageSeconds }
 }
 
 const counted = ['lastUpdateSeconds', 'swapInBytes', 'swapOutBytes', 'majorFaults']

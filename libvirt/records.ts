@@ -316,7 +316,7 @@ export interface VcpuStats {
   number: number
   state: Vcpu['state']
   timeNs?: number
-  /** Waiting for I/O; only when the host's kernel counts it. */
+  /** Waiting as the host's scheduler counts it (wait_sum); 0 unless its kernel.sched_schedstats is on. */
   waitNs?: number
   /** Ready to run but without a host CPU: what the guest sees as steal. */
   delayNs?: number
