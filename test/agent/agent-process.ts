@@ -54,11 +54,9 @@ export class AgentProcess {
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       if (stream) createInterface(stream).on('line', line => this.#take(line))
     }
-    // also when the test file ends before its teardown, by a time limit for instance
     const kill = () => this.#child.kill('SIGKILL')
-    process.once('exit', kill)
+    killAtExit(kill, this.exit)
     t.teardown(async () => {
-      process.off('exit', kill)
       kill()
       await this.exit
     })
@@ -129,6 +127,16 @@ export class AgentProcess {
   #wake(): void {
     for (const resolve of this.#waiting.splice(0)) resolve()
   }
+}
+
+/** Also when the test file ends before its teardown, by a time limit for instance. However many agents there are, each may listen. */
+function killAtExit(kill: () => void, ended: Promise<unknown>): void {
+  process.setMaxListeners(process.getMaxListeners() + 1)
+  process.once('exit', kill)
+  void ended.then(() => {
+    process.off('exit', kill)
+    process.setMaxListeners(process.getMaxListeners() - 1)
+  })
 }
 
 /** Everything an agent writes stays in the test's own directory. */

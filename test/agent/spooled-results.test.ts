@@ -98,6 +98,17 @@ t.test('what can never be delivered is given up, also on disk', async t => {
   t.strictSame(readdirSync(directory), [])
 })
 
+t.test('drained() waits for a result wherever it is between spool and destination', async t => {
+  const { destination, results } = await open(t)
+  // each await takes the result a step further on its way
+  for (let steps = 0; steps < 20; steps++) {
+    results.add(Buffer.from(`${steps}`))
+    for (let step = 0; step < steps; step++) await Promise.resolve()
+    await results.drained(10_000)
+    t.equal(destination.arrived.at(-1), `${steps}`, `after ${steps} steps`)
+  }
+})
+
 t.test('drained() ends after its time, and close() says how many are kept', async t => {
   const { destination, results } = await open(t)
   destination.ready = false
