@@ -8,7 +8,7 @@ import type { GuestEvents } from './guest-events.js'
 import type { Keepalives } from './keepalives.js'
 import type { ResultSink, Results } from './results.js'
 import type { StandaloneChecks } from './standalone.js'
-import { subscribeAll } from './subscriptions.js'
+import { subscribeAll, unsubscribe } from './subscriptions.js'
 
 /** How long a stopping agent waits for the confirmation of its last results. */
 const LAST_RESULTS_MS = 3000
@@ -123,19 +123,17 @@ export class Agent {
 
   /** Goes on with the settings, which have been replaced; what runs goes on undisturbed. `before`: the client as it was. */
   async reconfigure(before: ClientDefinition): Promise<void> {
-    const { keepalives, standalone, guestEvents, settings, transport } = this.#parts
+    const { keepalives, standalone, guestEvents, settings, transport, funnel } = this.#parts
     if (!this.#working) return
     if (!isDeepStrictEqual(before, settings.client)) keepalives.start()
     standalone.start()
     guestEvents.start()
     if (!transport.connected) return
     const { subscriptions } = settings.client
-    const removed = before.subscriptions.some(entry => !subscriptions.includes(entry))
-    // a single one cannot be given up; the server's requests of the moment in between are lost
-    if (removed) await transport.unsubscribeAll()
-    const known = removed ? [] : before.subscriptions
-    const wanted = subscriptions.filter(entry => !known.includes(entry))
-    if (wanted.length > 0) this.#subscribe(wanted)
+    const removed = before.subscriptions.filter(entry => !subscriptions.includes(entry))
+    await unsubscribe(removed, funnel, transport)
+    const added = subscriptions.filter(entry => !before.subscriptions.includes(entry))
+    if (added.length > 0) this.#subscribe(added)
   }
 
   #subscribe(subscriptions = this.#parts.settings.client.subscriptions): void {

@@ -3,7 +3,9 @@ import { defaultHttpSocket, defaultSocket, sensuVersion } from '../sensu/default
 import { encodeJson } from '../sensu/json.js'
 import type { Logger } from '../sensu/log.js'
 import { redact, redactUrl } from '../sensu/redact.js'
+import { readRedisSettings } from '../sensu/redis-settings.js'
 import { Spawner } from '../sensu/spawn.js'
+import { warnWhenUnverified } from '../sensu/tls-settings.js'
 import type { ClientDefinition, Json, JsonObject, Settings, SocketSettings } from '../sensu/types.js'
 import { createTransport } from '../transport/create.js'
 import type { Transport } from '../transport/transport.js'
@@ -191,6 +193,8 @@ async function destination(
   }
   // loaded only when used: an agent that publishes to a server has no need of a Redis client in memory
   const [{ Store }, { Pipeline }] = await Promise.all([import('../store/store.js'), import('../pipeline/pipeline.js')])
+  const { tls, host } = readRedisSettings(settings.redis).address
+  warnWhenUnverified(tls, host, 'redis tls', log)
   const store = await Store.connect(settings.redis, {
     onLost: error =>
       log.warn('redis connection lost, results are kept until it is back', { error: String(error ?? '') }),

@@ -20,14 +20,23 @@ export async function subscribeAll({ client, funnel, transport, log, onMessage }
   log.debug('subscribing to client subscriptions')
   for (const subscription of client.subscriptions) {
     log.debug('subscribing to a subscription', { subscription })
-    const shared = /^(direct|roundrobin):/.test(subscription)
-    const type: PipeType = shared ? 'direct' : 'fanout'
     try {
-      await transport.subscribe(type, subscription, shared ? subscription : funnel, onMessage)
+      await transport.subscribe(...pipeOf(subscription, funnel), onMessage)
     } catch (error) {
       // the transport's events 'error' and 'lost' report this and lead to a new attempt
       if (!(error instanceof TransportError)) throw error
       return
     }
   }
+}
+
+/** Gives up some of them; the others are not disturbed. Never rejects. */
+export async function unsubscribe(subscriptions: string[], funnel: string, transport: Transport): Promise<void> {
+  await Promise.all(subscriptions.map(subscription => transport.unsubscribe(...pipeOf(subscription, funnel))))
+}
+
+/** What the transport calls it: type, pipe, and the queue that it is delivered through. */
+function pipeOf(subscription: string, funnel: string): [type: PipeType, pipe: string, funnel: string] {
+  const shared = /^(direct|roundrobin):/.test(subscription)
+  return shared ? ['direct', subscription, subscription] : ['fanout', subscription, funnel]
 }

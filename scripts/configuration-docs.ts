@@ -62,6 +62,19 @@ The agent reads what \`sensu-client\` 1.9 reads, where it reads it: \`/etc/sensu
 [conf.d/](../conf.d/) is a complete one to start from: \`client.json\` says who this is, \`transport.json\` and \`rabbitmq.json\` (or \`redis.json\`) how to reach the server,
 the other files are checks and handlers, one each. What differs from Sensu: [differences.md](differences.md).
 
+## TLS
+
+\`rabbitmq.ssl\` and \`redis.tls\` (or \`ssl\`) are \`true\` or a hash of files, the same for both:
+
+\`\`\`json
+{"rabbitmq": {"host": "broker.example", "port": 5671, "ssl": {"ca_file": "/etc/sensu/ssl/ca.pem", "cert_chain_file": "/etc/sensu/ssl/cert.pem", "private_key_file": "/etc/sensu/ssl/key.pem"}}}
+\`\`\`
+
+With a \`ca_file\` the server's certificate must come from that authority and name the host as it is configured; with \`"verify_peer": true\` and no \`ca_file\`, from one of the authorities that
+Node.js knows (those in \`$NODE_EXTRA_CA_CERTS\` too). With neither, Sensu's own configurations, any certificate is accepted, as Sensu accepts it, and the log says so at each start. A server that is
+refused is tried again like one that is away; the log says whether its certificate is not trusted or is for another host. \`amqps://\` is like \`"ssl": true\`; \`rediss://\`, which Sensu does not know, is
+always verified.
+
 ## The agent's own section
 
 Sensu ignores the section \`${SECTION}\`, so one configuration serves both. A misspelt setting is an error. Dots separate levels: \`spool.max_bytes\` is \`{"${SECTION}": {"spool": {"max_bytes": …}}}\`.
@@ -72,7 +85,8 @@ const end = `
 
 - **The spool**, \`spool-CLIENT\` in the state directory: results the transport has not confirmed. They are sent in order as soon as it takes results again, by this process or
   the next one. While the transport is there a result is written only when its confirmation takes longer than 100 ms; while it is away, at once. \`kill -9\`
-  loses what was taken over in the last milliseconds, at most; the death of the machine, what \`spool.fsync_interval_ms\` says besides. A result whose confirmation was lost with the connection is sent twice.
+  loses what was taken over in the last milliseconds, at most; the death of the machine, what \`spool.fsync_interval_ms\` says besides. Results whose confirmation was lost with the connection are sent twice, in order, 500 at most: so many
+  are under way at once. What the broker has confirmed is the broker's: Sensu's queues are not on disk and die with it.
   Each client has its own directory; of two agents with one name on a host the second keeps its results in memory, and says so.
 - **State of checks** that compare with their last run, and the guests that \`--per-guest\` has seen.
 

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs'
 import type { ConnectionOptions } from 'node:tls'
 import { isObject } from './json-value.js'
+import { readTlsSettings } from './tls-settings.js'
 import type { Json, JsonObject } from './types.js'
 
 /**
@@ -47,8 +47,7 @@ const sentinelForms = 'redis sentinels must be an array of {"host", "port"} or c
  * {host, port}, or URLs in an array or separated by commas; user and password in such a URL are the sentinels' own, one pair for all of them.
  * Throws an Error that names the setting, and never its value, when one has the wrong form.
  *
- * With TLS the server's certificate is verified unless `verify_peer` is false; `ca_file`, `cert_chain_file` and `private_key_file` name files,
- * which are read here.
+ * `tls` is read by readTlsSettings. With `rediss://`, which Sensu does not know, the server is always verified.
  */
 export function readRedisSettings(settings: Json | undefined): RedisSettings {
   if (settings === undefined || settings === null) return readRedisSettings({})
@@ -61,7 +60,7 @@ export function readRedisSettings(settings: Json | undefined): RedisSettings {
     ...credentials(text(settings, 'username'), text(settings, 'password')),
   }
   const tls = settings['tls'] ?? settings['ssl'] ?? false
-  if (tls !== false) address.tls = tlsOptions(tls)
+  if (tls !== false) address.tls = readTlsSettings(tls, 'redis tls')
   return {
     address: { ...address, ...sentinelOptions(settings, address.tls) },
     autoReconnect: settings['auto_reconnect'] !== false,
@@ -121,28 +120,6 @@ function sentinelAddresses(sentinels: Json | undefined): RedisAddress[] {
     if (!isObject(sentinel)) throw new Error(sentinelForms)
     return { host: text(sentinel, 'host') ?? '127.0.0.1', port: port(sentinel, sentinelPort), db: 0 }
   })
-}
-
-function tlsOptions(tls: Json): ConnectionOptions {
-  if (tls === true) return {}
-  if (!isObject(tls)) throw new Error('redis tls must be true or a hash')
-  const [ca, cert, key] = ['ca_file', 'cert_chain_file', 'private_key_file'].map(name => fileContent(tls, name))
-  return {
-    rejectUnauthorized: tls['verify_peer'] !== false,
-    ...(ca && { ca }),
-    ...(cert && { cert }),
-    ...(key && { key }),
-  }
-}
-
-function fileContent(tls: JsonObject, name: string): Buffer | undefined {
-  const path = text(tls, name)
-  if (path === undefined) return undefined
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    throw new Error(`redis tls ${name} cannot be read: ${path}`, { cause })
-  }
 }
 
 function text(settings: JsonObject, key: string): string | undefined {

@@ -1,5 +1,6 @@
-import { readFileSync } from 'node:fs'
+import type { ConnectionOptions } from 'node:tls'
 import type { Options, SocketOptions } from 'amqplib'
+import { readTlsSettings } from '../sensu/tls-settings.js'
 import { TransportError } from './transport.js'
 
 /** One broker as amqplib wants it, from one entry of the `rabbitmq` settings. */
@@ -74,30 +75,11 @@ function heartbeat(entry: Record<string, unknown>): { heartbeat?: number } {
   return Number.isNaN(seconds) ? {} : { heartbeat: seconds }
 }
 
-/**
- * `ssl`: true, or the files of the own certificate (`cert_chain_file`, `private_key_file`) and of the authority that
- * the broker's certificate must come from (`ca_file`). Sensu never verifies the broker; we do when there is a
- * `ca_file`, or `verify_peer` is true (then with the system's authorities).
- */
-function tlsOptions(ssl: unknown): SocketOptions {
-  if (ssl === true) return { rejectUnauthorized: false }
-  if (!isHash(ssl)) throw invalid('rabbitmq ssl must be true or a hash')
-  const ca = fileContent(ssl, 'ca_file')
-  const cert = fileContent(ssl, 'cert_chain_file')
-  const key = fileContent(ssl, 'private_key_file')
-  const verify = ssl['verify_peer'] ?? ca !== undefined
-  if (typeof verify !== 'boolean') throw invalid('rabbitmq ssl verify_peer must be boolean')
-  return { rejectUnauthorized: verify, ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) }
-}
-
-function fileContent(ssl: Record<string, unknown>, name: string): Buffer | undefined {
-  const path = ssl[name] ?? undefined
-  if (path === undefined) return undefined
-  if (typeof path !== 'string') throw invalid(`rabbitmq ssl ${name} must be a string`)
+function tlsOptions(ssl: unknown): ConnectionOptions {
   try {
-    return readFileSync(path)
+    return readTlsSettings(ssl, 'rabbitmq ssl')
   } catch (cause) {
-    throw new TransportError('configuration', `rabbitmq ssl ${name} cannot be read: ${path}`, { cause })
+    throw new TransportError('configuration', cause instanceof Error ? cause.message : String(cause), { cause })
   }
 }
 

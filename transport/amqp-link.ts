@@ -20,13 +20,19 @@ export interface AmqpLinkOptions {
   onChannelError(error: TransportError): void
 }
 
+interface Consumer {
+  tag: string
+  /** Those its queue is bound to. */
+  exchanges: Set<string>
+}
+
 /** One connection to a broker with one confirming channel: declares, publishes, consumes. It does not outlive its connection. */
 export class AmqpLink {
   readonly #connection: ChannelModel
   readonly #channel: ConfirmChannel
   readonly #options: AmqpLinkOptions
   readonly #declared = new Map<string, Promise<unknown>>()
-  readonly #consumers = new Map<string, string>()
+  readonly #consumers = new Map<string, Consumer>()
   #unconfirmed = 0
   #closing = false
 
@@ -116,7 +122,7 @@ export class AmqpLink {
       // every answer awaited here is time in which the server's requests are lost: a queue in use exists already
       if (!this.#consumers.has(queue)) await this.#channel.assertQueue(queue, QUEUE)
       await this.#channel.bindQueue(queue, exchange, '')
-      await this.#consume(queue, onMessage, options)
+      await this.#consume(queue, exchange, onMessage, options)
     } catch (cause) {
       throw new TransportError('channel', `cannot subscribe to ${exchange}`, { cause })
     }
@@ -124,12 +130,15 @@ export class AmqpLink {
 
   async #consume(
     queue: string,
+    exchange: string,
     onMessage: (message: Buffer) => void | Promise<void>,
     options: SubscribeOptions,
   ): Promise<void> {
-    if (this.#consumers.has(queue)) return
+    const known = this.#consumers.get(queue)
+    known?.exchanges.add(exchange)
+    if (known) return
     const consumerTag = `${queue}-${randomUUID()}`
-    this.#consumers.set(queue, consumerTag)
+    this.#consumers.set(queue, { tag: consumerTag, exchanges: new Set([exchange]) })
     const noAck = options.acknowledge !== true
     await this.#channel.consume(queue, message => this.#deliver(message, noAck, onMessage), { consumerTag, noAck })
   }
@@ -148,10 +157,22 @@ export class AmqpLink {
     Promise.resolve(handled).then(acknowledge, acknowledge)
   }
 
+  /** Undoes one subscribe(). A queue goes with its last exchange, as the broker deletes it with its last consumer. */
+  async unsubscribe(exchange: string, queue: string): Promise<void> {
+    const consumer = this.#consumers.get(queue)
+    if (!consumer?.exchanges.delete(exchange)) return
+    if (consumer.exchanges.size > 0) {
+      await this.#channel.unbindQueue(queue, exchange, '')
+    } else {
+      this.#consumers.delete(queue)
+      await this.#channel.cancel(consumer.tag)
+    }
+  }
+
   async unsubscribeAll(): Promise<void> {
-    const tags = [...this.#consumers.values()]
+    const consumers = [...this.#consumers.values()]
     this.#consumers.clear()
-    await Promise.all(tags.map(tag => this.#channel.cancel(tag)))
+    await Promise.all(consumers.map(({ tag }) => this.#channel.cancel(tag)))
   }
 
   /** Declares the queue, as Sensu does, to count it. */

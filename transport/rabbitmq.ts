@@ -1,3 +1,4 @@
+import { tlsFailure, warnWhenUnverified } from '../sensu/tls-settings.js'
 import { type AmqpEndpoint, amqpEndpoints } from './amqp-endpoints.js'
 import { AmqpLink } from './amqp-link.js'
 import { ReconnectingTransport, type Session } from './reconnecting.js'
@@ -42,6 +43,7 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
     super({ log, reconnectDelayMs })
     this.#endpoints = amqpEndpoints(settings)
     this.#maxUnconfirmed = options.maxUnconfirmed ?? 1000
+    for (const { socket, host } of this.#endpoints) warnWhenUnverified(socket, host, 'rabbitmq ssl', log)
   }
 
   async publish(type: PipeType, pipe: string, message: Buffer): Promise<void> {
@@ -59,11 +61,19 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
     await this.openedSession().primary.subscribe(type, pipe, funnel, onMessage, options)
   }
 
+  async unsubscribe(_type: PipeType, pipe: string, funnel: string): Promise<void> {
+    try {
+      await this.session?.primary.unsubscribe(pipe, funnel)
+    } catch {
+      // the connection went away meanwhile, and the consumers with it
+    }
+  }
+
   async unsubscribeAll(): Promise<void> {
     try {
       await this.session?.primary.unsubscribeAll()
     } catch {
-      // the connection went away meanwhile, and the consumers with it
+      // as above
     }
   }
 
@@ -108,6 +118,7 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
   #logFailure(cause: unknown, endpoint: AmqpEndpoint): void {
     const message = cause instanceof Error ? cause.message : String(cause)
     const code = errorCode(cause)
+    const tlsReason = tlsFailure(cause)
     // amqplib gives the broker's refusal as text only; a vhost that may not be opened is refused by closing
     if (/ACCESS[_-]REFUSED|Expected ConnectionOpenOk; got <ConnectionClose/.test(message)) {
       this.log.warn('transport connection error', {
@@ -120,11 +131,11 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
         host: endpoint.host,
         error: message,
       })
-    } else if (code?.startsWith('E') && !code.startsWith('ERR_')) {
+    } else if (tlsReason === undefined && code?.startsWith('E') && !code.startsWith('ERR_')) {
       this.log.error(`[amqp] Detected TCP connection failure: Errno::${code}`)
     } else {
       this.log.error('transport connection error', {
-        reason: 'connection failed',
+        reason: tlsReason ?? 'connection failed',
         host: endpoint.host,
         error: message,
       })

@@ -191,7 +191,28 @@ export class RedisLink implements Session {
     }
   }
 
-  /** Never rejects. Waits for what an earlier call has begun, too. */
+  /** Never rejects. Waits for what earlier calls have begun, too. */
+  async unsubscribe(type: PipeType, pipe: string): Promise<void> {
+    const ending = type === 'fanout' ? this.#unlisten(this.#channel(pipe)) : this.#stopConsuming(this.#list(pipe))
+    this.#unsubscribing = Promise.allSettled([this.#unsubscribing, ending])
+    await this.#unsubscribing
+  }
+
+  async #unlisten(channel: string): Promise<void> {
+    if (!this.#channels.delete(channel)) return
+    if (!this.#over) await this.#subscriber?.unsubscribe(channel)
+    this.#options.log.debug(`unsubscribed from redis channel: ${channel}`)
+  }
+
+  async #stopConsuming(key: string): Promise<void> {
+    const consumer = this.#consumers.get(key)
+    if (!consumer) return
+    this.#consumers.delete(key)
+    if (!this.#over) await this.#subscriber?.unsubscribe(key)
+    await (await consumer).stop()
+  }
+
+  /** Never rejects. Waits for what earlier calls have begun, too. */
   async unsubscribeAll(): Promise<void> {
     const consumers = [...this.#consumers.values()]
     this.#consumers.clear()

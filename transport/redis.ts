@@ -1,4 +1,5 @@
 import { type RedisSettings, readRedisSettings } from '../sensu/redis-settings.js'
+import { tlsFailure, warnWhenUnverified } from '../sensu/tls-settings.js'
 import type { Json } from '../sensu/types.js'
 import { ReconnectingTransport } from './reconnecting.js'
 import { RedisConnectionError, type RedisLimits } from './redis-connection.js'
@@ -53,6 +54,7 @@ export class RedisTransport extends ReconnectingTransport<RedisLink> implements 
       openTimeoutMs: options.openTimeoutMs ?? 20_000,
     }
     this.#maxUnconfirmed = options.maxUnconfirmed ?? 1000
+    warnWhenUnverified(this.#address.tls, serversOf(this.#address), 'redis tls', log)
   }
 
   async publish(type: PipeType, pipe: string, message: Buffer): Promise<void> {
@@ -67,6 +69,10 @@ export class RedisTransport extends ReconnectingTransport<RedisLink> implements 
     options: SubscribeOptions = {},
   ): Promise<void> {
     await this.openedSession().subscribe(type, pipe, onMessage, options)
+  }
+
+  async unsubscribe(type: PipeType, pipe: string, _funnel: string): Promise<void> {
+    await this.session?.unsubscribe(type, pipe)
   }
 
   async unsubscribeAll(): Promise<void> {
@@ -114,10 +120,9 @@ export class RedisTransport extends ReconnectingTransport<RedisLink> implements 
   }
 
   #failureLine(error: unknown): FailureLine {
-    const { host, port, username = 'default', sentinels } = this.#address
+    const { username = 'default' } = this.#address
     const message = error instanceof Error ? error.message : String(error)
-    const where = (sentinels ?? [{ host, port }]).map(address => `${address.host}:${address.port}`).join(',')
-    const line = { host: where, error: message }
+    const line = { host: serversOf(this.#address), error: message }
     if (error instanceof RedisConnectionError && error.withoutMaster) {
       return { reason: 'unable to determine redis master', ...line }
     }
@@ -125,8 +130,14 @@ export class RedisTransport extends ReconnectingTransport<RedisLink> implements 
       return { reason: 'possible authentication failure. wrong credentials?', user: username, ...line }
     }
     if (/\b(ENOTFOUND|EAI_AGAIN)\b/.test(message)) return { reason: 'unable to resolve hostname', ...line }
-    return { reason: 'unable to connect to redis', ...line }
+    const cause = error instanceof RedisConnectionError ? error.cause : error
+    return { reason: tlsFailure(cause) ?? 'unable to connect to redis', ...line }
   }
+}
+
+/** For log lines: where we ask, the sentinels if there are any. */
+function serversOf({ host, port, sentinels }: RedisSettings['address']): string {
+  return (sentinels ?? [{ host, port }]).map(address => `${address.host}:${address.port}`).join(',')
 }
 
 function readAddress(settings: Json | undefined): RedisSettings['address'] {

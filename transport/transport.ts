@@ -80,6 +80,8 @@ export interface Transport extends EventEmitter<TransportEvents> {
     onMessage: (message: Buffer) => void | Promise<void>,
     options?: SubscribeOptions,
   ): Promise<void>
+  /** Stops the deliveries of one pipe; those of other pipes through the same funnel go on undisturbed. Never rejects. */
+  unsubscribe(type: PipeType, pipe: string, funnel: string): Promise<void>
   /** Stops all deliveries. Never rejects. */
   unsubscribeAll(): Promise<void>
   /** Of a queue; with Redis of the list of that name, whose consumers are counted as far as they are this project's. */

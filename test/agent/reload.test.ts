@@ -78,6 +78,23 @@ t.test('HUP takes a changed configuration over; what runs goes on, and its resul
   t.strictSame(await agent.stop(), { status: 0, signal: null })
 })
 
+t.test('a subscription that is removed ends, and the others lose nothing by that', async t => {
+  const { agent, name, rewrite } = await start(t, { subscriptions: ['old', 'kept', 'roundrobin:old'] })
+  for (const exchange of ['old', 'kept']) await server.request(exchange, { name: `first-${exchange}`, command: 'true' })
+  await server.request('roundrobin:old', { name: 'first-shared', command: 'true' }, 'direct')
+  await server.result('first-shared')
+  rewrite(configuration({ name, subscriptions: ['kept'] }))
+  const refused: number[] = []
+  let asked = 0
+  for (; !agent.lines.some(({ message }) => message === 'configuration reloaded'); asked++) {
+    if (!(await server.offer('kept', { name: `kept-${asked}`, command: 'true' }))) refused.push(asked)
+  }
+  t.strictSame(refused, [], `${asked} requests had somebody who wanted them`)
+  for (let n = 0; n < asked; n++) await server.result(`kept-${n}`)
+  t.equal(await server.offer('old', { name: 'too-late', command: 'true' }), false)
+  t.equal(await server.offer('roundrobin:old', { name: 'too-late', command: 'true' }, 'direct'), false)
+})
+
 t.test('a bad configuration is refused with the report of --validate_config, and the old one stays', async t => {
   const { agent, name, rewrite } = await start(t, { team: 'storage' })
   const broken = { checks: { bad: { command: 5, standalone: true, interval: 0, password: 'secret' } } }

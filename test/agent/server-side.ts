@@ -39,17 +39,23 @@ export class ServerSide {
 
   /** Publishes a check request as the server does, as soon as somebody has subscribed to it. */
   async request(exchange: string, body: object | string | Buffer, type: 'fanout' | 'direct' = 'fanout'): Promise<void> {
+    while (!(await this.offer(exchange, body, type))) await sleep(10)
+  }
+
+  /** Publishes a check request as the server does. False when nobody has subscribed to it. */
+  async offer(
+    exchange: string,
+    body: object | string | Buffer,
+    type: 'fanout' | 'direct' = 'fanout',
+  ): Promise<boolean> {
     await this.#channel.assertExchange(exchange, type, { durable: false, autoDelete: false })
     const content =
       Buffer.isBuffer(body) || typeof body === 'string' ? Buffer.from(body) : Buffer.from(JSON.stringify(body))
     const messageId = randomUUID()
-    for (;;) {
-      await new Promise(resolve => {
-        this.#channel.publish(exchange, '', content, { mandatory: true, messageId }, resolve)
-      })
-      if (!this.#returned.delete(messageId)) return
-      await sleep(10)
-    }
+    await new Promise(resolve => {
+      this.#channel.publish(exchange, '', content, { mandatory: true, messageId }, resolve)
+    })
+    return !this.#returned.delete(messageId)
   }
 
   /** Waits for the n-th result of the check. */

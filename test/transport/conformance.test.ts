@@ -156,6 +156,30 @@ for (const { name, serverPort, make } of implementations) {
     t.strictSame(await inbox.until(1), ['x'])
   })
 
+  t.test(`${name}: unsubscribe ends one pipe, and the others of its funnel miss nothing meanwhile`, async t => {
+    const [sender, transport] = [await open(t), await open(t)]
+    const [given, kept, shared, funnel] = [unique('fanout'), unique('fanout'), unique('direct'), unique('funnel')]
+    const [inbox, inboxOfShared] = [new Inbox(), new Inbox()]
+    await transport.subscribe('fanout', given, funnel, inbox.take)
+    await transport.subscribe('fanout', kept, funnel, inbox.take)
+    await transport.subscribe('direct', shared, shared, inboxOfShared.take)
+    await sender.publish('direct', shared, Buffer.from('before'))
+    await inboxOfShared.until(1)
+    const ended = Promise.all([
+      transport.unsubscribe('fanout', given, funnel),
+      transport.unsubscribe('direct', shared, shared),
+      transport.unsubscribe('fanout', unique('unknown'), funnel),
+    ])
+    for (const text of numbers(50)) await sender.publish('fanout', kept, Buffer.from(text))
+    await ended
+    await sender.publish('fanout', given, Buffer.from('to nobody'))
+    await sender.publish('direct', shared, Buffer.from('after'))
+    await sender.publish('fanout', kept, Buffer.from('last'))
+    t.strictSame(await inbox.until(51), [...numbers(50), 'last'])
+    t.strictSame(inboxOfShared.texts, ['before'])
+    t.equal((await sender.stats(shared)).consumers, 0)
+  })
+
   t.test(`${name}: stats count what waits and who consumes`, async t => {
     const [sender, a, b] = [await open(t), await open(t), await open(t)]
     const pipe = unique('results')

@@ -1,16 +1,16 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 
-/** A TCP relay on 127.0.0.1 in front of a real server, whose connections a test can cut, freeze and refuse. */
+/** A TCP relay on a loopback address in front of a real server, whose connections a test can cut, freeze and refuse. */
 export class TcpProxy {
   readonly #server: Server
   readonly #sockets: { client: Socket; upstream: Socket }[] = []
   #refusing = false
   accepted = 0
 
-  static async start(targetPort: number): Promise<TcpProxy> {
+  static async start(targetPort: number, host = '127.0.0.1'): Promise<TcpProxy> {
     const proxy = new TcpProxy(targetPort)
-    proxy.#server.listen(0, '127.0.0.1')
+    proxy.#server.listen(0, host)
     await once(proxy.#server, 'listening')
     return proxy
   }
