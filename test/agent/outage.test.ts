@@ -1,8 +1,13 @@
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
+import { findFreePort } from '../../scripts/services/process.js'
 import { ownRabbitmq } from '../support/services.js'
 import { TcpProxy } from '../transport/tcp-proxy.js'
 import { AgentProcess } from './agent-process.js'
+import { KeptResults } from './kept-results.js'
 import { ServerSide } from './server-side.js'
+import { submit } from './submission.js'
 
 const broker = await ownRabbitmq(t)
 const { user, password, vhosts } = broker
@@ -10,43 +15,64 @@ const { user, password, vhosts } = broker
 const proxy = await TcpProxy.start(broker.port)
 t.teardown(() => proxy.stop())
 
-function configuration(name: string, own: object = {}) {
-  const client = { name, address: '127.0.0.9', subscriptions: ['all'] }
+function configuration(name: string, client: object = {}, own: object = {}) {
   const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
   const rabbitmq = { port: proxy.port, user, password, vhost: vhosts[0] }
-  return { 'agent.json': { client: { ...client, ...sockets }, rabbitmq, sensu_kvm: own } }
+  const all = { name, address: '127.0.0.9', subscriptions: ['all'], ...sockets, ...client }
+  return { 'agent.json': { client: all, rabbitmq, sensu_kvm: own } }
 }
 
-t.test('a broker killed under running checks: no result is lost, their order is kept, and work goes on', async t => {
-  const agent = new AgentProcess(t, { files: configuration('outage'), args: [] })
-  const before = await ServerSide.open(t, broker.url())
-  await before.keepalive('outage')
-  // they wait for the broker to be gone, so that every result has to wait for the next one
-  const names = Array.from({ length: 30 }, (_, n) => `held-${n}`)
-  for (const name of names) {
-    await before.request('client:outage', { name, command: `while [ ! -e gone ]; do sleep 0.02; done; echo ${name}` })
+type Result = { name: string; output: string }
+
+const idOf = ({ name, output }: Result) => `${name} ${output}`
+
+/** The results of ten checks in turn, numbered in their output. */
+function numbered(from: number, count: number): { name: string; output: string }[] {
+  return Array.from({ length: count }, (_, n) => ({ name: `check-${(from + n) % 10}`, output: `${from + n}` }))
+}
+
+t.test('a broker killed under 10,000 results: none is lost, their order is kept, and work goes on', async t => {
+  const port = await findFreePort()
+  const agent = new AgentProcess(t, { files: configuration('outage', { socket: { port } }), args: [] })
+  const server = await ServerSide.open(t, broker.url())
+  const before = await KeptResults.open(t, broker.url())
+  await server.keepalive('outage')
+  const published = () =>
+    agent.lines.flatMap(({ message, payload }) =>
+      message === 'publishing check result' ? [idOf((payload as { check: Result }).check)] : [],
+    )
+  // their results come when there is no broker
+  const held = Array.from({ length: 12 }, (_, n) => `held-${n}`)
+  for (const name of held) {
+    await server.request('client:outage', { name, command: 'while [ ! -e gone ]; do sleep 0.02; done; echo held' })
   }
-  await agent.log('received check request', names.length)
-  proxy.refuse()
+  await agent.log('received check request', held.length)
+  t.equal(await submit(port, numbered(0, 5000)), 'ok')
+  await before.reached(1000)
   await broker.kill()
+  proxy.refuse()
   await agent.log('reconnecting to transport')
   agent.touch('gone')
-  await agent.log('publishing check result', names.length)
-  const published = agent.lines.flatMap(({ message, payload }) => {
-    if (message !== 'publishing check result') return []
-    const { check } = payload as { check: { name: string } }
-    return [check.name]
-  })
+  t.equal(await submit(port, numbered(5000, 5000)), 'ok')
+  await agent.log('publishing check result', 10_000 + held.length)
   await broker.restart()
-  const after = await ServerSide.open(t, broker.url())
+  const after = await KeptResults.open(t, broker.url())
+  const serverAgain = await ServerSide.open(t, broker.url())
   proxy.accept()
   await agent.log('reconnected to transport')
-  await after.keepalive('outage')
-  await after.request('client:outage', { name: 'afterwards', command: 'echo works' })
-  t.match((await after.result('afterwards')).check, { output: 'works\n' })
-  const arrived = after.results.map(({ text }) => JSON.parse(text).check.name)
-  t.strictSame(arrived, [...published, 'afterwards'])
+  await serverAgain.keepalive('outage')
+  await serverAgain.request('client:outage', { name: 'afterwards', command: 'echo works' })
+  const arrived = (await after.takeUntil('afterwards')).map(idOf)
+  const all = published()
+  t.equal(all.length, 10_000 + held.length + 1)
+  // where confirmations ended it goes on: what the broker had taken and not confirmed comes twice, in order, and nothing else does
+  const repeated = arrived.length - all.length
+  const back = arrived.findIndex((id, index) => id !== all[index])
+  t.ok(repeated >= 0 && repeated <= 500, `${repeated} results came twice`)
+  t.ok(back < 5000, `the broker died after ${back} results`)
+  t.strictSame(arrived, back === -1 ? all : [...all.slice(0, back), ...all.slice(back - repeated)])
   t.strictSame(await agent.stop(), { status: 0, signal: null })
+  t.strictSame(readdirSync(join(agent.directory, 'state/spool-outage')), [], 'nothing is left in the spool')
 })
 
 t.test('without a broker from the start the agent waits, and can be stopped', async t => {
@@ -59,7 +85,7 @@ t.test('without a broker from the start the agent waits, and can be stopped', as
 
 t.test('without a spool, results that cannot be delivered before the end are counted', async t => {
   proxy.accept()
-  const agent = new AgentProcess(t, { files: configuration('ending', { spool: { enabled: false } }), args: [] })
+  const agent = new AgentProcess(t, { files: configuration('ending', {}, { spool: { enabled: false } }), args: [] })
   const server = await ServerSide.open(t, broker.url())
   await server.request('client:ending', { name: 'too-late', command: 'while [ ! -e gone ]; do sleep 0.02; done' })
   await agent.log('received check request')

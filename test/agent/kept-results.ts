@@ -1,0 +1,55 @@
+import { type Channel, connect } from 'amqplib'
+import type { Test } from 'tap'
+import { waitUntil } from '../../scripts/services/process.js'
+
+const exchange = 'results'
+const queue = 'kept-results'
+
+/**
+ * A queue for results that survives the broker's death: what the broker has confirmed is in it. A Sensu server's own queue dies with the
+ * broker, so that it could not tell what the agent has lost from what the broker has.
+ */
+export class KeptResults {
+  readonly #channel: Channel
+
+  /** Makes the queue, or finds it again, and has it receive results from now on. */
+  static async open(t: Test, url: string): Promise<KeptResults> {
+    const connection = await connect(url)
+    connection.on('error', () => {})
+    t.teardown(() => connection.close().catch(() => {}))
+    const channel = await connection.createChannel()
+    await channel.assertExchange(exchange, 'direct', { durable: false, autoDelete: false })
+    await channel.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } })
+    await channel.bindQueue(queue, exchange, '')
+    return new KeptResults(channel)
+  }
+
+  private constructor(channel: Channel) {
+    this.#channel = channel
+  }
+
+  async count(): Promise<number> {
+    return (await this.#channel.checkQueue(queue)).messageCount
+  }
+
+  /** Waits until the broker has taken so many. */
+  async reached(count: number): Promise<void> {
+    const enough = async () => ((await this.count()) >= count ? true : undefined)
+    await waitUntil(`${count} results are in the queue`, enough, { timeoutMs: 60_000, intervalMs: 10 })
+  }
+
+  /** Takes everything out, in order, up to the first result of the check. */
+  async takeUntil(last: string): Promise<{ name: string; output: string }[]> {
+    const taken: { name: string; output: string }[] = []
+    await new Promise<void>(resolve => {
+      const onMessage = (message: { content: Buffer } | null) => {
+        if (!message) return
+        const { check } = JSON.parse(message.content.toString())
+        taken.push(check)
+        if (check.name === last) resolve()
+      }
+      void this.#channel.consume(queue, onMessage, { noAck: true })
+    })
+    return taken
+  }
+}
