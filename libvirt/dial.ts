@@ -98,6 +98,12 @@ async function socketError(
         `nobody listens on libvirt's socket ${path}: the daemon has stopped; start libvirtd (or virtqemud.socket)`,
         error,
       )
+    case 'EAGAIN':
+      return new LibvirtConnectionError(
+        'refused',
+        `libvirt's socket ${path} takes no more connections: so many wait already that the daemon must hang, or be full`,
+        error,
+      )
     case 'EACCES':
     case 'EPERM': {
       const readOnlyHint = access === 'write' ? ', or use only what a read-only connection can do' : ''

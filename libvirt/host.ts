@@ -109,6 +109,11 @@ export class Host extends Calls implements AsyncDisposable {
     return new Host(parseUri(uri), options)
   }
 
+  /** A Host for the same URI that shares nothing with this one: its own connections, no memory of what failed. */
+  another(options: HostOptions = {}): Host {
+    return new Host(this.#target, { ...this.#options, ...options })
+  }
+
   /**
    * Statistics of all guests in one call, never waiting for a guest whose QEMU is busy or stuck: such guests are named
    * in `notAnswering` and carry `monitor`. Rejects only when the daemon as a whole does not answer.
