@@ -1,6 +1,7 @@
 import { type GuestOptionValues, guestOptions, type Selectable } from './guests.js'
 import { type OptionTable, type OptionValues, type RawValues, readOptions } from './options.js'
 import type { Outcome } from './outcome.js'
+import type { Format } from './output.js'
 import type { StateStore } from './state.js'
 
 /** What a check's `collect` gets besides the host and its options. */
@@ -43,6 +44,8 @@ export interface CheckDefinition<Host, O extends OptionTable, G extends boolean,
   readonly guests?: G
   /** The check needs what libvirt denies on its read-only socket (guest agent, monitor): always, or with some of its options. */
   readonly readWrite?: boolean | 'sometimes'
+  /** What it prints unless --format says otherwise. Default: `nagios`; another one makes it a metric check in its sample configuration. */
+  readonly format?: Format
   /** All input and output. Throwing means UNKNOWN, with the error's message as the one line. */
   collect(host: Host, options: Options<O, G>, context: Context): Promise<Sample>
   /** Judges what was collected: pure. */
@@ -65,6 +68,8 @@ export interface Check<Host> {
   readonly options: OptionTable
   readonly guests: boolean
   readonly readWrite: boolean | 'sometimes'
+  /** What it prints unless --format says otherwise. */
+  readonly format: Format
   /** Whether it looks at this machine alone: libvirt is not opened, and it has none of the options for that. */
   readonly local: boolean
   /** Collects and evaluates, with options that {@link readOptions} made from this check's table; opens libvirt only if it asks that. */
@@ -91,6 +96,7 @@ export function defineCheck<Host, const O extends OptionTable, Sample, const G e
     options,
     guests: definition.guests ?? false,
     readWrite: definition.readWrite ?? false,
+    format: definition.format ?? 'nagios',
     local: false,
     collect: (host, values, context) => definition.collect(host, values, context),
     evaluate: (sample, values) => definition.evaluate(sample, values),

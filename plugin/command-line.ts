@@ -81,15 +81,15 @@ export type Request =
     }
 
 /** What a command line needs to know of a check. */
-export type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests' | 'local'>
+export type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests' | 'local' | 'format'>
 
 /** Every option of a check's command line, its own first. */
 export function commandLineOptions(check: AnyCheck): OptionTable {
   return { ...check.options, ...(check.guests ? deliveryOptions : {}), ...commonOptionsOf(check) }
 }
 
-function commonOptionsOf({ local }: AnyCheck): OptionTable {
-  const { uri, ...others } = commonOptions
+function commonOptionsOf({ local, format }: AnyCheck): OptionTable {
+  const { uri, ...others } = { ...commonOptions, format: { ...commonOptions.format, default: format } }
   return local ? others : { uri, ...others }
 }
 
@@ -113,7 +113,8 @@ export function parseCommandLine(check: AnyCheck, validate: Validate, argv: read
     problems.push('--all contradicts --guest and --match: leave one of them out')
   }
   if (problems.length > 0) return { kind: 'problems', problems: [...new Set(problems)] }
-  const common = readOptions({ ...commonOptions, ...deliveryOptions }, raw, problems)
+  const format = { ...commonOptions.format, default: check.format }
+  const common = readOptions({ ...commonOptions, format, ...deliveryOptions }, raw, problems)
   const options = readOptions(check.options, raw, problems)
   if (common.timeout === 0) problems.push('--timeout 0: leaves no time at all: write a time such as 30s')
   if (problems.length > 0) return { kind: 'problems', problems }

@@ -22,13 +22,15 @@ export function sampleConfiguration(check: Check<never>): string {
       ? [`--${kebabCase(name)} ${option.default}`]
       : [],
   )
+  const metric = check.format !== 'nagios'
   const definition = {
+    ...(metric ? { type: 'metric' } : {}),
     command: [check.name, ...limits].join(' '),
     subscribers: ['kvm'],
     interval: 60,
     // Longer than the check's own --timeout: Sensu's would turn an honest UNKNOWN into a CRITICAL.
     timeout: 40,
-    handlers: ['default'],
+    handlers: [metric ? check.format : 'default'],
   }
   return `${JSON.stringify({ checks: { [check.name.replace(/^check-/, '')]: definition } }, undefined, 2)}\n`
 }
