@@ -14,8 +14,11 @@ import type {
   DomainInfo,
   DomainState,
   FreePages,
+  GuestAddress,
   GuestFilesystem,
   GuestInfoType,
+  GuestInterface,
+  GuestVcpus,
   InterfaceStats,
   JobInfo,
   MemoryStats,
@@ -37,6 +40,8 @@ import type { XdrReader, XdrWriter } from './xdr.js'
 export interface CallOptions {
   /** Deadline in milliseconds, waiting in our own queue included. Default: the procedure's, see procedures.ts. */
   timeoutMs?: number
+  /** Deadline from when libvirt is asked, instead of `timeoutMs`, which then is only the longest wait until then. */
+  answerTimeoutMs?: number
   /** Gives the call up early; the daemon still finishes it. */
   signal?: AbortSignal
 }
@@ -59,6 +64,12 @@ const maximumCpusPerCall = 128
 /** Parameters in one reply to it (protocol limit). */
 const maximumCpuParams = 2048
 const maximumHostCpus = 65_536
+
+/** Interfaces of a guest in one reply, and addresses of one interface (protocol limits). */
+const maximumGuestInterfaces = 2048
+const maximumGuestAddresses = 2048
+/** vCPUs a guest may be said to have. */
+const maximumGuestVcpus = 65_536
 
 /**
  * Every libvirt call this client makes, typed. Each rejects with LibvirtError (the daemon said no),
@@ -717,6 +728,32 @@ export abstract class Calls {
     )
   }
 
+  /** The vCPUs that the guest's system knows, from its agent. */
+  domainGuestVcpus(domain: Domain, options?: CallOptions): Promise<GuestVcpus> {
+    return this.#ofDomain(
+      procedures.domainGetGuestVcpus,
+      domain,
+      options,
+      reader => {
+        const params = decode.readParams(reader, 64)
+        return { present: numbersOf(params.get('vcpus')), online: numbersOf(params.get('online')) }
+      },
+      writeNoFlags,
+    )
+  }
+
+  /** Interfaces and addresses inside the guest, from its agent. */
+  domainGuestAddresses(domain: Domain, options?: CallOptions): Promise<GuestInterface[]> {
+    const fromAgent = 1
+    return this.#ofDomain(
+      procedures.domainInterfaceAddresses,
+      domain,
+      options,
+      reader => reader.array(maximumGuestInterfaces, 12, readGuestInterface),
+      writer => writer.u32(fromAgent).u32(0),
+    )
+  }
+
   /**
    * Sends a QMP command to the guest's QEMU and resolves with its `return` value; QEMU's refusal is a
    * QemuMonitorError. Taints the guest (`custom-monitor`): use only when asked to. Needs read-write.
@@ -986,7 +1023,9 @@ const guestInfoTypes: Record<GuestInfoType, number> = {
   filesystem: 16,
   disks: 32,
   interfaces: 64,
+  load: 128,
 }
+const addressTypes: readonly GuestAddress['type'][] = ['ipv4', 'ipv6']
 
 const readNothing = () => undefined
 const readString = (reader: XdrReader) => reader.string()
@@ -1019,6 +1058,28 @@ function readFilesystem(reader: XdrReader): GuestFilesystem {
     type: reader.string(),
     disks: reader.array(256, 4, readString),
   }
+}
+
+function readGuestInterface(reader: XdrReader): GuestInterface {
+  const name = reader.string()
+  const mac = reader.optionalString()
+  const addresses = reader.array(maximumGuestAddresses, 12, (item): GuestAddress => {
+    const type = addressTypes[item.i32()] ?? 'unknown'
+    return { type, address: item.string(), prefix: item.u32() }
+  })
+  return { name, addresses, ...(mac === undefined ? {} : { mac }) }
+}
+
+/** The numbers of a list such as `0-3,8`; what is none is left out. */
+function numbersOf(list: unknown): number[] {
+  const numbers: number[] = []
+  for (const part of typeof list === 'string' ? list.split(',') : []) {
+    const [, first, last = first] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(part.trim()) ?? []
+    if (first === undefined) continue
+    for (let number = Number(first); number <= Number(last) && numbers.length < maximumGuestVcpus; number += 1)
+      numbers.push(number)
+  }
+  return numbers
 }
 
 function readLease(reader: XdrReader): DhcpLease {

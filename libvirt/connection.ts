@@ -35,7 +35,10 @@ export interface ConnectionOptions {
 export interface ConnectionCall {
   procedure: Procedure
   write?: ((writer: XdrWriter) => void) | undefined
+  /** Deadline in milliseconds, waiting for a place included. */
   timeoutMs: number
+  /** Once the call has its place, this is its deadline instead, counted from there. */
+  answerTimeoutMs?: number | undefined
   signal?: AbortSignal | undefined
   subject?: string | undefined
   guest?: string | undefined
@@ -43,6 +46,11 @@ export interface ConnectionCall {
   urgent?: boolean
   /** Told when the daemon is done with a call whose caller has given up (or when the connection ends). */
   onLateEnd?: (() => void) | undefined
+}
+
+/** Why a call was not sent: every place of its connection is taken by a call that hangs. Another connection may have one. */
+export class BlockedConnectionError extends Error {
+  override readonly name = 'BlockedConnectionError'
 }
 
 /** A call from being asked for until the daemon is done with it. */
@@ -230,8 +238,17 @@ export class Connection {
     }
     const serial = this.#nextSerial()
     this.#inFlight.set(serial, pending)
+    this.#startAnswerTime(pending)
     const { program, number } = procedure
     this.#wire.writable.write(sealFrame(writer.finish(), { program, procedure: number, type: FrameType.call, serial }))
+  }
+
+  #startAnswerTime(pending: Pending): void {
+    const { answerTimeoutMs } = pending.call
+    if (answerTimeoutMs === undefined) return
+    clearTimeout(pending.timer)
+    pending.startedMs = performance.now()
+    pending.timer = setTimeout(() => this.#timeOut(pending), answerTimeoutMs)
   }
 
   #nextSerial(): number {
@@ -310,6 +327,17 @@ export class Connection {
       this.#abandoned += 1
     }
     pending.reject(reason)
+    if (this.blocked) this.#turnAwayWaiting()
+  }
+
+  /** Who waits here now would wait for calls that hang. */
+  #turnAwayWaiting(): void {
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    for (const pending of waiting) {
+      this.#settle(pending)
+      pending.reject(new BlockedConnectionError())
+    }
   }
 
   /** Ends what a call holds: its timer, its abort listener, the process. */

@@ -1,17 +1,29 @@
-import { ErrorCode, LibvirtError, LibvirtTimeoutError } from './errors.js'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { CallOptions } from './calls.js'
+import { ErrorCode, LibvirtConnectionError, LibvirtError, LibvirtTimeoutError } from './errors.js'
 import { readGuestConfigs, type XmlSource } from './guest-configs.js'
 import type { Domain } from './records.js'
 
-/** How long libvirt waits for an agent, and we for libvirt. */
+/** How long libvirt waits for the answer to a command that is passed through, and we for libvirt. */
 const agentTimeoutSeconds = 1
-const callTimeoutMs = 3000
+const passThroughTimeoutMs = 3000
+/** Of its other calls libvirt waits five seconds and more for the agent; we do not, and leave it waiting. */
+const limits = { timeoutMs: 3000, answerTimeoutMs: 1000 }
+/** Between two attempts while too much hangs in libvirt. */
+const pauseMs = 200
 /** Agents asked at a time; a Host lets no more than three such calls wait for their answers. */
 const asksAtATime = 3
 /** What must be left of the time to ask one more agent. */
 const reserveMs = 3500
 
-/** Sends one command to one guest's agent and resolves with what it returned. */
+/**
+ * Sends one command to one guest's agent as it is and resolves with what it returned. libvirt takes note of that ("tainted: custom guest agent
+ * control commands issued"), so only for what libvirt has no call of its own.
+ */
 export type Ask = (command: string, parameters?: Readonly<Record<string, unknown>>) => Promise<unknown>
+
+/** Asks one guest's agent: by passing commands through, or with libvirt's own calls, which must be given the options. */
+export type Question<T> = (ask: Ask, guest: Domain, options: CallOptions) => Promise<T>
 
 /** What came of asking one guest's agent. */
 export type AgentAnswer<T> =
@@ -45,23 +57,29 @@ export interface AskOptions {
 }
 
 /**
- * Asks the agents of running guests, a few at a time in the order given; `question` may send several commands, each of which may take a second. An
+ * Asks the agents of running guests, a few at a time in the order given; `question` may make several calls, each of which may take a second. An
  * agent that does not answer costs the others nothing but that time. Rejects only when nobody can be asked: no connection, no permission, a
  * driver without agents.
  */
 export async function askAgents<T>(
   host: AgentHost,
   guests: readonly Domain[],
-  question: (ask: Ask) => Promise<T>,
+  question: Question<T>,
   { signal, timeLeftMs }: AskOptions,
 ): Promise<Map<string, AgentAnswer<T>>> {
   const answers = new Map<string, AgentAnswer<T>>()
   const reserve = Math.min(reserveMs, timeLeftMs() / 2)
   const queue = guests.values()
-  const work = async () => {
-    for (const guest of queue) {
-      answers.set(guest.uuid, timeLeftMs() > reserve ? await askOne(host, guest, question, signal) : outOfTime)
+  const askInTime = async (guest: Domain): Promise<AgentAnswer<T>> => {
+    while (timeLeftMs() > reserve) {
+      const answer = await askOne(host, guest, question, signal)
+      if (answer !== undefined) return answer
+      await pause(pauseMs, undefined, { signal })
     }
+    return outOfTime
+  }
+  const work = async () => {
+    for (const guest of queue) answers.set(guest.uuid, await askInTime(guest))
   }
   await Promise.all(Array.from({ length: asksAtATime }, work))
   await explainSilence(host, guests, answers, signal)
@@ -73,18 +91,20 @@ const outOfTime = {
   text: 'not asked: the agents of other guests took all the time, allow more with --timeout',
 } as const
 
+/** Undefined when nothing can be asked for the moment, since too much hangs in libvirt. */
 async function askOne<T>(
   host: AgentHost,
   guest: Domain,
-  question: (ask: Ask) => Promise<T>,
+  question: Question<T>,
   signal: AbortSignal,
-): Promise<AgentAnswer<T>> {
+): Promise<AgentAnswer<T> | undefined> {
   const startedMs = performance.now()
-  const limits = { timeoutMs: callTimeoutMs, agentTimeoutSeconds, signal }
+  const passThrough = { timeoutMs: passThroughTimeoutMs, agentTimeoutSeconds, signal }
   try {
-    const ask: Ask = (execute, parameters) => host.qemuAgent(guest, { execute, arguments: parameters }, limits)
-    return { kind: 'answered', value: await question(ask) }
+    const ask: Ask = (execute, parameters) => host.qemuAgent(guest, { execute, arguments: parameters }, passThrough)
+    return { kind: 'answered', value: await question(ask, guest, { ...limits, signal }) }
   } catch (error) {
+    if (error instanceof LibvirtConnectionError && error.kind === 'overloaded') return undefined
     if (error instanceof LibvirtError) return refusal(error, (performance.now() - startedMs) / 1000)
     if (!(error instanceof LibvirtTimeoutError)) throw error
     // Without a guest it is a call that never left our own queue.
@@ -104,7 +124,7 @@ function refusal(error: LibvirtError, seconds: number): AgentAnswer<never> {
   if (error.timedOutInDaemon || error.code === ErrorCode.resourceBusy)
     return { kind: 'not asked', text: 'another job of libvirt keeps its agent from being asked' }
   if (error.denied) throw new Error(`${permissionRemedy} (${error.text})`, { cause: error })
-  if (error.unsupported) throw error
+  if (error.code === ErrorCode.noSupport) throw error
   return { kind: 'refused', text: error.text }
 }
 

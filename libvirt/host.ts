@@ -77,6 +77,8 @@ const agentProcedures: readonly Procedure[] = [
   procedures.domainGetGuestInfo,
   procedures.domainGetFsInfo,
   procedures.domainGetTime,
+  procedures.domainGetGuestVcpus,
+  procedures.domainInterfaceAddresses,
 ]
 
 /**
@@ -89,6 +91,8 @@ export class Host extends Calls implements AsyncDisposable {
   readonly #options: HostOptions
   readonly #connections = new Map<string, ManagedConnection>()
   readonly #breaker = new GuestBreaker()
+  /** The ends of the last calls to agents under way, by the guest's UUID. */
+  readonly #agentTurns = new Map<string, Promise<void>>()
   readonly #decoder = new DomainStatsDecoder()
   readonly #events: EventHub
   #closed = false
@@ -173,11 +177,33 @@ export class Host extends Calls implements AsyncDisposable {
       procedure,
       write: request.write,
       timeoutMs: this.#timeoutMs(procedure, options),
+      answerTimeoutMs: options?.answerTimeoutMs,
       signal: options?.signal,
       subject: request.subject,
       guest: guest?.name,
     }
-    return guest === undefined ? connection.call(call) : this.#guarded(connection, call, guest)
+    if (guest === undefined) return connection.call(call)
+    if (!agentProcedures.includes(procedure)) return this.#guarded(connection, call, guest, 'monitor')
+    return this.#inTurn(guest, call.timeoutMs, timeoutMs =>
+      this.#guarded(connection, { ...call, timeoutMs }, guest, 'agent'),
+    )
+  }
+
+  /**
+   * libvirt asks an agent one thing at a time. Who waits for that here takes no place and no worker of the daemon, and learns from whoever was
+   * before him that the agent does not answer.
+   */
+  #inTurn<T>(guest: Domain, timeoutMs: number, work: (timeoutMs: number) => Promise<T>): Promise<T> {
+    const startedMs = performance.now()
+    const start = () => work(Math.max(1, timeoutMs - (performance.now() - startedMs)))
+    const earlier = this.#agentTurns.get(guest.uuid)
+    const turn = earlier === undefined ? start() : earlier.then(start)
+    const forget = () => {
+      if (this.#agentTurns.get(guest.uuid) === ended) this.#agentTurns.delete(guest.uuid)
+    }
+    const ended: Promise<void> = turn.then(forget, forget)
+    this.#agentTurns.set(guest.uuid, ended)
+    return turn
   }
 
   /** A call that may hang on one guest: not sent while the guest is known not to answer. */
@@ -185,8 +211,8 @@ export class Host extends Calls implements AsyncDisposable {
     connection: ManagedConnection,
     call: Parameters<ManagedConnection['call']>[0],
     guest: Domain,
+    answerer: Answerer,
   ): Promise<XdrReader> {
-    const answerer: Answerer = agentProcedures.includes(call.procedure) ? 'agent' : 'monitor'
     this.#breaker.check(guest, answerer)
     const startedMs = performance.now()
     try {

@@ -1,4 +1,4 @@
-import type { Connection, ConnectionCall } from './connection.js'
+import { BlockedConnectionError, type Connection, type ConnectionCall } from './connection.js'
 import { LibvirtConnectionError, LibvirtTimeoutError } from './errors.js'
 import type { XdrReader } from './xdr.js'
 
@@ -53,17 +53,20 @@ export class ManagedConnection {
   }
 
   async #send(call: ConnectionCall): Promise<XdrReader> {
-    const startedMs = performance.now()
-    const connection = this.#usable() ?? (await this.#opened(call))
-    const timeoutMs = call.timeoutMs - (performance.now() - startedMs)
-    return connection.call({
-      ...call,
-      timeoutMs: Math.max(1, timeoutMs),
-      onLateEnd: () => {
+    const endMs = performance.now() + call.timeoutMs
+    const inTime = () => ({ ...call, timeoutMs: Math.max(1, endMs - performance.now()) })
+    for (;;) {
+      const connection = this.#usable() ?? (await this.#opened(inTime()))
+      const onLateEnd = () => {
         this.#closeIfDone(connection)
         call.onLateEnd?.()
-      },
-    })
+      }
+      try {
+        return await connection.call({ ...inTime(), onLateEnd })
+      } catch (error) {
+        if (!(error instanceof BlockedConnectionError)) throw error
+      }
+    }
   }
 
   /** The open connection, opened if need be. */

@@ -102,6 +102,8 @@ export const procedures = {
   domainGetGuestInfo: remote(418, 'DOMAIN_GET_GUEST_INFO', 'monitor', 'write'),
   domainGetFsInfo: remote(349, 'DOMAIN_GET_FSINFO', 'monitor', 'write'),
   domainGetTime: remote(337, 'DOMAIN_GET_TIME', 'monitor', 'write'),
+  domainInterfaceAddresses: remote(353, 'DOMAIN_INTERFACE_ADDRESSES', 'monitor', 'write'),
+  domainGetGuestVcpus: remote(371, 'DOMAIN_GET_GUEST_VCPUS', 'monitor', 'write'),
   qemuMonitorCommand: qemu(1, 'QEMU_MONITOR_COMMAND'),
   qemuAgentCommand: qemu(3, 'QEMU_AGENT_COMMAND'),
 

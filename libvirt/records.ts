@@ -298,6 +298,27 @@ export interface GuestFilesystem {
   disks: string[]
 }
 
+/** The vCPUs that a guest's own system knows, by its numbers for them. */
+export interface GuestVcpus {
+  present: number[]
+  /** In use there. */
+  online: number[]
+}
+
+/** An address that a guest's own system has given to one of its interfaces. */
+export interface GuestAddress {
+  type: 'ipv4' | 'ipv6' | 'unknown'
+  address: string
+  prefix: number
+}
+
+/** A network interface inside a guest, as its agent reports it. */
+export interface GuestInterface {
+  name: string
+  mac?: string
+  addresses: GuestAddress[]
+}
+
 /** Groups of the bulk statistics (virDomainStatsTypes). Ask only for what is needed. */
 export type StatsGroup =
   | 'state'
@@ -443,4 +464,13 @@ export interface ResourceFilter {
 }
 
 /** What guest information to ask the agent for (virDomainGuestInfoTypes). */
-export type GuestInfoType = 'users' | 'os' | 'timezone' | 'hostname' | 'filesystem' | 'disks' | 'interfaces'
+export type GuestInfoType =
+  | 'users'
+  | 'os'
+  | 'timezone'
+  | 'hostname'
+  | 'filesystem'
+  | 'disks'
+  | 'interfaces'
+  /** libvirt 11.2. */
+  | 'load'

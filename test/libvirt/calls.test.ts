@@ -72,6 +72,8 @@ const everyCall: ((calls: Calls) => Promise<unknown>)[] = [
   c => c.domainGuestInfo(guest),
   c => c.domainFilesystems(guest),
   c => c.domainTimeMs(guest),
+  c => c.domainGuestVcpus(guest),
+  c => c.domainGuestAddresses(guest),
   c => c.qemuMonitor(guest, { execute: 'query-status' }),
   c => c.qemuHumanMonitor(guest, 'info status'),
   c => c.qemuAgent(guest, { execute: 'guest-ping' }),

@@ -149,6 +149,47 @@ t.test('hanging guests do not block the others, and how much may hang is bounded
   await t.rejects(host.domainMemoryStats(web1), { kind: 'overloaded', message: /6 calls hang in libvirt/ })
 })
 
+t.test('a call that waits for places which all hang is sent on a fresh connection', async t => {
+  const { daemon, host } = await setUp(t)
+  daemon.on(procedures.domainMemoryStats, call => {
+    if (guestOf(call) === 'web2') call.reply(writer => writer.u32(0))
+  })
+  const hanging = ['1', '2', '3'].map(digit =>
+    t.rejects(host.domainMemoryStats({ name: `stuck${digit}`, uuid: digit.repeat(32), id: 1 }, { timeoutMs: 100 }), {
+      name: 'LibvirtTimeoutError',
+    }),
+  )
+  const waiting = host.domainMemoryStats(web2, { timeoutMs: 60_000 })
+  await Promise.all(hanging)
+  t.same(await waiting, {})
+  t.equal(daemon.accepted, 2)
+})
+
+t.test('who asks an agent that is being asked waits his turn, and does not ask one that was found silent', async t => {
+  const { daemon, host } = await setUp(t)
+  const answers: (() => void)[] = []
+  daemon.on(procedures.domainGetTime, call => {
+    answers.push(() => call.reply(writer => writer.i64(7).u32(0)))
+  })
+  const limits = { timeoutMs: 60_000, answerTimeoutMs: 60_000 }
+  const both = [host.domainTimeMs(web1, limits), host.domainTimeMs(web1, limits)]
+  await daemon.untilCalled(procedures.domainGetTime)
+  t.match(await host.domainState(web1), { state: 'running' })
+  t.equal(daemon.count(procedures.domainGetTime), 1)
+  answers[0]?.()
+  await daemon.untilCalled(procedures.domainGetTime, 2)
+  answers[1]?.()
+  t.same(await Promise.all(both), [7000, 7000])
+
+  const silent = { timeoutMs: 60_000, answerTimeoutMs: 100 }
+  const outcomes = await Promise.allSettled([1, 2, 3, 4, 5].map(() => host.domainTimeMs(web1, silent)))
+  t.match(
+    outcomes.map(outcome => outcome.status === 'rejected' && outcome.reason),
+    [false, true, true, true, true].map(notAsked => ({ name: 'LibvirtTimeoutError', guest: 'web1', notAsked })),
+  )
+  t.equal(daemon.count(procedures.domainGetTime), 3)
+})
+
 t.test('an agent that is slow to be found silent is left alone for a while', async t => {
   const { daemon, host } = await setUp(t)
   daemon.on(procedures.qemuAgentCommand, call => {

@@ -1,6 +1,6 @@
 import { readDomain } from '../../libvirt/decode.js'
 import { Host, type HostOptions } from '../../libvirt/host.js'
-import { procedures } from '../../libvirt/procedures.js'
+import { type Procedure, procedures } from '../../libvirt/procedures.js'
 import type { XdrWriter } from '../../libvirt/xdr.js'
 import type { FakeCall } from './fake-libvirtd.js'
 import { FakeLibvirtd } from './fake-libvirtd.js'
@@ -21,6 +21,26 @@ export interface FakeGuest {
   agent?: (command: string, call: FakeCall) => unknown
   /** Answers a command to its QEMU's monitor: with the text of the reply, or by itself on the call. */
   monitor?: (command: string, call: FakeCall) => string | undefined
+  /** Answers a call of libvirt's own to its agent, and one for its job, by itself on the call; without it they are never answered. */
+  answer?: (procedure: string, call: FakeCall) => void
+}
+
+const answeredByGuest: readonly Procedure[] = [
+  procedures.domainGetGuestInfo,
+  procedures.domainGetTime,
+  procedures.domainGetGuestVcpus,
+  procedures.domainInterfaceAddresses,
+  procedures.domainGetJobStats,
+]
+
+/** Writes typed parameters: texts, whole numbers (unsigned 64-bit) and others (double). */
+export function writeParams(writer: XdrWriter, params: Readonly<Record<string, number | string>>): void {
+  writer.array(Object.entries(params), (to, [key, value]) => {
+    to.string(key)
+    if (typeof value === 'string') to.i32(7).string(value)
+    else if (Number.isInteger(value)) to.i32(4).u64(value)
+    else to.i32(5).f64(value)
+  })
 }
 
 /** So many running guests, `web1` and on. */
@@ -63,6 +83,7 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
     const answer = guest?.monitor?.(call.arguments.string(), call)
     if (answer !== undefined) call.reply(writer => writer.string(answer))
   })
+  for (const procedure of answeredByGuest) daemon.on(procedure, call => named(call)?.answer?.(procedure.name, call))
   /** What has been asked about guests. */
   const asked = () => daemon.called.filter(name => /^(DOMAIN|QEMU|CONNECT_GET_ALL)/.test(name))
   return { daemon, host, asked }
