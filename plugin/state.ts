@@ -6,6 +6,18 @@ export interface StateStore {
   write(value: unknown): Promise<void>
 }
 
+/** A named part of what a store keeps, for a check that keeps several things. The parts are not to be written at the same time. */
+export function partOf(store: StateStore, name: string): StateStore {
+  const whole = async (): Promise<object> => {
+    const value = await store.read()
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {}
+  }
+  return {
+    read: async () => new Map<string, unknown>(Object.entries(await whole())).get(name),
+    write: async value => store.write({ ...(await whole()), [name]: value }),
+  }
+}
+
 /** Which use of which check a value belongs to. */
 export interface StateKey {
   readonly check: string

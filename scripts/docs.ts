@@ -125,7 +125,7 @@ function optionTable(options: OptionTable): string {
       : option.type === 'flag'
         ? ''
         : escapeCell(kindOf(option).expects(option)),
-    'default' in option && option.default !== undefined ? code(String(option.default)) : '',
+    'default' in option && option.default !== undefined ? escapeCell(code(String(option.default))) : '',
   ])
   return rows.length === 0 ? 'None of its own.' : table(['option', 'what it does', 'takes', 'default'], rows)
 }
