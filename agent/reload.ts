@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
+import { SECTION } from '../sensu/own-settings.js'
 import type { JsonObject, Settings } from '../sensu/types.js'
-import { type AgentSettings, agentSettings, SECTION } from './settings.js'
+import { type AgentSettings, agentSettings } from './settings.js'
 
 /** Settings that a running agent can go on with. */
 export interface Reloaded {

@@ -1,15 +1,5 @@
-import { isInteger, isObject, member } from '../sensu/json-value.js'
-import type { ConfigurationError, Json, JsonObject, Settings } from '../sensu/types.js'
-
-/** Name of the agent's own section of the configuration; Sensu ignores it. */
-export const SECTION = 'sensu_kvm'
-
-type Setting = { key: string; summary: string } & (
-  | { type: 'boolean'; default: boolean }
-  | { type: 'string'; default: string }
-  | { type: 'integer'; default: number; minimum: number }
-  | { type: 'choice'; default: string; values: readonly string[] }
-)
+import { type OwnSetting, type OwnValues, readOwnSettings } from '../sensu/own-settings.js'
+import type { ConfigurationError, Settings } from '../sensu/types.js'
 
 /** Every setting of the section: the one source of defaults, validation, types and documentation. */
 export const agentSettings = [
@@ -85,71 +75,12 @@ export const agentSettings = [
     default: '',
     summary: 'libvirt URI of checks inside the agent whose command names none; empty: what libvirt takes by default.',
   },
-] as const satisfies readonly Setting[]
-
-type Row = (typeof agentSettings)[number]
-type Value<R extends Row> = R extends { values: readonly (infer V)[] }
-  ? V
-  : R extends { type: 'boolean' }
-    ? boolean
-    : R extends { type: 'integer' }
-      ? number
-      : string
+] as const satisfies readonly OwnSetting[]
 
 /** The section's values by dotted key, defaults filled in. */
-export type AgentSettings = { [R in Row as R['key']]: Value<R> }
+export type AgentSettings = OwnValues<typeof agentSettings>
 
-/** Reads the section. The errors are in the form and style of Sensu's own; with any, the values must not be used. */
+/** Reads the agent's part of the section. */
 export function readAgentSettings(settings: Settings): { values: AgentSettings; errors: ConfigurationError[] } {
-  const section = settings[SECTION] ?? {}
-  if (!isObject(section)) {
-    return { values: valuesOf({}), errors: [{ object: section, message: `${SECTION} must be a hash` }] }
-  }
-  const rows: readonly Setting[] = agentSettings
-  const messages = [...unknownKeys(section, []), ...rows.flatMap(row => faultOf(row, lookUp(section, row.key)) ?? [])]
-  return { values: valuesOf(section), errors: messages.map(message => ({ object: section, message })) }
-}
-
-function valuesOf(section: JsonObject): AgentSettings {
-  const entries = agentSettings.map(row => [row.key, lookUp(section, row.key) ?? row.default])
-  return Object.fromEntries(entries) as AgentSettings
-}
-
-/** Undefined when the value is right, or absent. */
-function faultOf(row: Setting, value: Json | undefined): string | undefined {
-  const name = `${SECTION} ${row.key.replaceAll('.', ' ')}`
-  if (value === undefined || value === null) return undefined
-  switch (row.type) {
-    case 'boolean':
-      return typeof value === 'boolean' ? undefined : `${name} must be boolean`
-    case 'string':
-      return typeof value === 'string' ? undefined : `${name} must be a string`
-    case 'choice':
-      return typeof value === 'string' && row.values.includes(value)
-        ? undefined
-        : `${name} must be one of: ${row.values.join(', ')}`
-    case 'integer':
-      return isInteger(value) && value >= row.minimum
-        ? undefined
-        : `${name} must be an integer not less than ${row.minimum}`
-  }
-}
-
-/** A misspelt setting would be ignored in silence otherwise. */
-function unknownKeys(section: JsonObject, path: string[]): string[] {
-  return Object.entries(section).flatMap(([key, value]) => {
-    const here = [...path, key]
-    const dotted = here.join('.')
-    if (agentSettings.some(row => row.key === dotted)) return []
-    if (!agentSettings.some(row => row.key.startsWith(`${dotted}.`))) {
-      return [`${SECTION} ${here.join(' ')} is not a known setting`]
-    }
-    return isObject(value) ? unknownKeys(value, here) : [`${SECTION} ${here.join(' ')} must be a hash`]
-  })
-}
-
-function lookUp(section: JsonObject, key: string): Json | undefined {
-  return key
-    .split('.')
-    .reduce<Json | undefined>((value, part) => (isObject(value) ? member(value, part) : undefined), section)
+  return readOwnSettings(agentSettings, settings)
 }

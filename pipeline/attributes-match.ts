@@ -1,4 +1,5 @@
 import { entriesOf, isNumeric, isObject, keysOf, member } from '../sensu/json-value.js'
+import type { Logger } from '../sensu/log.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 
 /** What a string attribute begins with when it is a Ruby expression. */
@@ -9,7 +10,7 @@ const expressionPrefix = 'eval:'
  * nothing), objects attribute by attribute, arrays as a whole. An empty pattern matches. `eval:` expressions never match; they are refused
  * where a pattern comes from configuration, see expressionPaths.
  */
-export function attributesMatch(object: JsonObject, pattern: JsonObject): boolean {
+export function attributesMatch(object: JsonObject, pattern: JsonObject, _log?: Logger): boolean {
   return entriesOf(pattern).every(([key, wanted]) => valueMatches(member(object, key) ?? null, wanted))
 }
 

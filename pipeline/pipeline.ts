@@ -80,6 +80,11 @@ export class Pipeline {
     return this.#track(() => this.#processKeepalive(client))
   }
 
+  /** What is under way: results and keepalives being stored, and handlers being called for events. */
+  get inProgress(): { check_results: number; events: number } {
+    return { check_results: this.#inProgress.size - this.#handlerCount, events: this.#handlerCount }
+  }
+
   /** Resolves when no result is being stored and no handler is running. While Redis is away with results waiting it does not. */
   async idle(): Promise<void> {
     while (this.#inProgress.size > 0) await Promise.allSettled(this.#inProgress)

@@ -150,12 +150,12 @@ async function bundle(entries, outdir, changes) {
   })
 }
 
-/** For the long-running agent: errors in its log are called by their names, at no cost in memory (esbuild's `keepNames` has one). */
+/** For the long-running services: errors in their logs are called by their names, at no cost in memory (esbuild's `keepNames` has one). */
 const withNames = { minify: false, minifySyntax: true, minifyWhitespace: true }
 
 /**
  * Fills dist/bin. Bundles are moved into place when they are complete: one that is just being started stays whole.
- * The agent is bundled by itself, so that checks can be tried while it does not compile, and the other way round.
+ * The services are bundled by themselves, so that checks can be tried while one of them does not compile, and the other way round.
  * @param {string[]} entries
  * @param {ReadonlySet<string>} localChecks names of the checks that ask no libvirt
  */
@@ -166,9 +166,12 @@ async function fillBin(entries, localChecks) {
   mkdirSync(fresh, { recursive: true })
   mkdirSync(bin, { recursive: true })
   writeFileSync(join(root, 'dist/package.json'), '{"type":"commonjs"}\n')
-  const agent = entries.filter(entry => basename(entry) === 'sensu-kvm-agent.ts')
-  const checks = entries.filter(entry => !agent.includes(entry))
-  const done = await Promise.allSettled([bundle(checks, fresh), bundle(agent, fresh, withNames)])
+  const services = entries.filter(entry => /^sensu-kvm-(agent|server)\.ts$/.test(basename(entry)))
+  const checks = entries.filter(entry => !services.includes(entry))
+  const done = await Promise.allSettled([
+    bundle(checks, fresh),
+    ...services.map(service => bundle([service], fresh, withNames)),
+  ])
   for (const file of readdirSync(fresh)) {
     const name = basename(file, '.js')
     if (checks.some(entry => basename(entry, '.ts') === name)) addCodeCache(join(fresh, file), localChecks.has(name))

@@ -1,23 +1,31 @@
-import { agentSettings, SECTION } from '../agent/settings.js'
+import { agentSettings } from '../agent/settings.js'
+import { type OwnSetting, SECTION } from '../sensu/own-settings.js'
+import { serverSettings } from '../server/settings.js'
 
-type Setting = (typeof agentSettings)[number]
-
-/** docs/configuration.md: how the configuration is read, and every setting of the agent's own section, from its table. */
+/** docs/configuration.md: how the configuration is read, and every setting of the project's own section, from its tables. */
 export function configurationPage(): string {
-  return [beginning, table(agentSettings), sample(agentSettings), end]
+  return [
+    beginning,
+    table(agentSettings),
+    sample(agentSettings),
+    server,
+    table(serverSettings),
+    sample(serverSettings),
+    end,
+  ]
     .map(section => section.trim())
     .join('\n\n')
     .concat('\n')
 }
 
-function table(settings: readonly Setting[]): string {
+function table(settings: readonly OwnSetting[]): string {
   const rows = settings.map(
     setting => `| \`${setting.key}\` | ${kindOf(setting)} | ${defaultOf(setting)} | ${setting.summary} |`,
   )
   return ['| setting | value | default | what it does |', '|---|---|---|---|', ...rows].join('\n')
 }
 
-function kindOf(setting: Setting): string {
+function kindOf(setting: OwnSetting): string {
   switch (setting.type) {
     case 'choice':
       return setting.values.map(value => `\`${value}\``).join(' or ')
@@ -30,20 +38,26 @@ function kindOf(setting: Setting): string {
   }
 }
 
-function defaultOf({ default: value }: Setting): string {
+function defaultOf({ default: value }: OwnSetting): string {
   if (typeof value === 'number') return value.toLocaleString('en')
   return value === '' ? 'empty' : `\`${String(value)}\``
 }
 
 /** All settings with their defaults, as they stand in a file. */
-function sample(settings: readonly Setting[]): string {
+function sample(settings: readonly OwnSetting[]): string {
   const section: Record<string, unknown> = {}
-  for (const { key, default: value } of settings) {
-    const [first = '', second] = key.split('.')
-    if (second === undefined) section[first] = value
-    else section[first] = { ...(section[first] as object | undefined), [second]: value }
-  }
+  for (const { key, default: value } of settings) place(section, key.split('.'), value)
   return `With their defaults:\n\n\`\`\`json\n${JSON.stringify({ [SECTION]: section }, undefined, 2)}\n\`\`\``
+}
+
+function place(section: Record<string, unknown>, [first = '', ...rest]: string[], value: unknown): void {
+  if (rest.length === 0) {
+    section[first] = value
+    return
+  }
+  const inner = { ...(section[first] as Record<string, unknown> | undefined) }
+  place(inner, rest, value)
+  section[first] = inner
 }
 
 const beginning = `
@@ -78,6 +92,12 @@ always verified.
 ## The agent's own section
 
 Sensu ignores the section \`${SECTION}\`, so one configuration serves both. A misspelt setting is an error. Dots separate levels: \`spool.max_bytes\` is \`{"${SECTION}": {"spool": {"max_bytes": …}}}\`.
+`
+
+const server = `
+## The server's own settings
+
+\`sensu-kvm-server\` reads what \`sensu-server\` and \`sensu-api\` 1.9 read. Its own settings are below \`server\` in the same section; the agent does not look at them.
 `
 
 const end = `

@@ -65,13 +65,22 @@ export async function generate(root: string): Promise<{ problems: string[]; loca
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const host = existsSync(join(root, 'libvirt/host.ts'))
   const agent = existsSync(join(root, 'agent/main.ts'))
-  writeFolder(join(root, 'generated'), await generatedFiles(host ? checks : [], String(version), host, agent))
+  const server = existsSync(join(root, 'server/main.ts'))
+  writeFolder(
+    join(root, 'generated'),
+    await generatedFiles(host ? checks : [], String(version), { host, agent, server }),
+  )
   writeFolder(join(root, 'dist/schemas'), new Map(checks.map(({ check }) => [`${check.name}.json`, schemaText(check)])))
   writeFolder(join(root, 'dist/completions'), completions(checks))
   return { problems, localChecks: new Set(checks.filter(({ check }) => check.local).map(({ check }) => check.name)) }
 }
 
-async function generatedFiles(checks: readonly FoundCheck[], version: string, host: boolean, agent: boolean) {
+/** `parts`: what of the project is there, so that the build makes the rest while one of them is missing. */
+async function generatedFiles(
+  checks: readonly FoundCheck[],
+  version: string,
+  { host, agent, server }: { host: boolean; agent: boolean; server: boolean },
+) {
   const files = new Map<string, string>()
   if (host) {
     files.set('open-host.ts', openHostText)
@@ -84,6 +93,7 @@ async function generatedFiles(checks: readonly FoundCheck[], version: string, ho
     files.set(`bin/${check.name}.ts`, entryText(check))
   }
   if (agent) files.set('bin/sensu-kvm-agent.ts', agentText)
+  if (server) files.set('bin/sensu-kvm-server.ts', serverText)
   return files
 }
 
@@ -105,6 +115,11 @@ import { main } from '../../agent/main.js'
 import { programs } from '../programs.js'
 
 void main(process.argv.slice(2), programs)
+`
+
+const serverText = `import { main } from '../../server/main.js'
+
+void main(process.argv.slice(2))
 `
 
 function programTable(checks: readonly FoundCheck[]): string {

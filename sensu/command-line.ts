@@ -13,7 +13,12 @@ export type ServiceOptions = {
   validateConfig?: boolean
   printConfig?: boolean
   background?: boolean
+  /** long names of the program's own switches that were given */
+  switches?: string[]
 }
+
+/** An option without an argument that one program has besides the common ones. */
+export type Switch = { long: string; summary: string }
 
 /** Either the options to run with, or what to print before ending with the status. */
 export type CommandLine =
@@ -30,8 +35,8 @@ type Option = {
   apply(options: ServiceOptions, value: string, program: Program): CommandLine | undefined
 }
 
-/** Name and version as printed. */
-export type Program = { program: string; version?: string }
+/** Name and version as printed, and the program's own options. */
+export type Program = { program: string; version?: string; switches?: readonly Switch[] }
 
 /**
  * Parses the command line all services of Sensu 1.9 share. Long options may be abbreviated as long as they stay
@@ -54,18 +59,32 @@ export function parseServiceArguments(
 }
 
 /** The text of `--help`, with a line feed at its end. */
-export function usageText(program: string): string {
-  const lines = serviceOptions.map(({ short, long, argument, summary }) => {
+export function usageText(program: string, switches: readonly Switch[] = []): string {
+  const lines = optionsOf({ program, switches }).map(({ short, long, argument, summary }) => {
     const names = `${short === undefined ? '    ' : `-${short}, `}--${long}${argument === undefined ? '' : ` ${argument}`}`
     return `    ${names.padEnd(33)}${summary}\n`
   })
   return `Usage: ${program} [options]\n${lines.join('')}`
 }
 
+function optionsOf({ switches = [] }: Program): readonly Option[] {
+  const own = switches.map(
+    ({ long, summary }): Option => ({
+      long,
+      summary,
+      apply(options) {
+        options.switches = [...(options.switches ?? []), long]
+        return undefined
+      },
+    }),
+  )
+  return [...serviceOptions, ...own]
+}
+
 function applyLong(word: string, rest: string[], options: ServiceOptions, program: Program): CommandLine | undefined {
   const equals = word.indexOf('=')
   const name = word.slice(2, equals < 0 ? undefined : equals)
-  const matching = serviceOptions.filter(({ long }) => long.startsWith(name))
+  const matching = optionsOf(program).filter(({ long }) => long.startsWith(name))
   const option = matching.find(({ long }) => long === name) ?? matching[0]
   if (option === undefined) return misuse(`invalid option: ${word}`)
   if (matching.length > 1 && option.long !== name) return misuse(`ambiguous option: ${word}`)
@@ -112,7 +131,7 @@ const serviceOptions: readonly Option[] = [
     short: 'h',
     long: 'help',
     summary: 'Print this text and exit',
-    apply: (_options, _value, { program }) => answer(usageText(program)),
+    apply: (_options, _value, { program, switches }) => answer(usageText(program, switches)),
   },
   {
     short: 'V',

@@ -498,9 +498,15 @@ export function validateSettings(settings: JsonObject, service: Service): Violat
     }
   }
   if (service === 'client') section('client', clientRules)
-  if (service === 'api' && isSet(member(settings, 'api'))) section('api', apiRules)
+  if (service === 'api') violations.push(...validateApi(settings))
   if (service === 'server' && isSet(member(settings, 'tessen'))) section('tessen', tessenRules)
   return violations
+}
+
+/** The rules that the settings of the HTTP API break, for a server that has it inside. */
+export function validateApi(settings: JsonObject): Violation[] {
+  const api = member(settings, 'api')
+  return isSet(api) ? validateHash(api ?? null, 'api', apiRules) : []
 }
 
 /** The rules a client definition breaks (also of a client that is created by the API). */

@@ -8,6 +8,8 @@ export const ttlKey = 'ttl'
 export const silencedKey = 'silenced'
 /** Set: names of all aggregates. */
 export const aggregatesKey = 'aggregates'
+/** Set: ids of all servers, also of some that are gone. */
+export const serversKey = 'servers'
 /** What every silence entry's key begins with; `silence:<subscription|*>:<check|*>` follows from it. */
 export const silencePrefix = 'silence:'
 /** What every aggregate's key begins with. */
@@ -46,6 +48,21 @@ export function lastOkKey(client: string, check: string): string {
 /** Hash: check name to event JSON. */
 export function eventsKey(client: string): string {
   return `events:${client}`
+}
+
+/** String: what a running server says about itself, as JSON; expires when it stops saying so. */
+export function serverKey(id: string): string {
+  return `server:${id}`
+}
+
+/** String: when the owner of a leader task last said that it is at work, in units of 10^-7 s since the epoch. */
+export function taskLockKey(task: string): string {
+  return `lock:task:${task}`
+}
+
+/** String: id of the server that a leader task belongs to. */
+export function taskOwnerKey(task: string): string {
+  return `task:${task}:server`
 }
 
 /** The member that stands for one client's check in `ttl` and in aggregates. */

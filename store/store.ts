@@ -2,12 +2,21 @@ import { createHash } from 'node:crypto'
 import { Redis } from 'ioredis'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { jsonText } from './check-template.js'
-import { clientKey, clientSignatureKey, clientsKey, resultKey } from './keys.js'
+import { clientKey, clientSignatureKey, clientsKey, resultKey, serverKey, serversKey } from './keys.js'
+import {
+  hasEvent,
+  type RegisteredClient,
+  readRegisteredClients,
+  readTtlResults,
+  subscriptionHasEvent,
+  type TtlResult,
+} from './monitor-reader.js'
 import { redisOptions } from './redis-settings.js'
 import { readClients, readEvents, readResults, type StoredCheckResult } from './registry-reader.js'
 import { type ResultInput, resultCall, type UnstoredEventInput, unstoredEventCall } from './result-script.js'
 import { storeClientScript } from './store-client-3.lua.js'
 import { storeResultScript } from './store-result-11.lua.js'
+import { TaskLocks } from './task-locks.js'
 import { type Verdict, WriteQueue, type WriteQueueLimits } from './write-queue.js'
 
 /** What the store tells its owner. All are optional; the store itself logs nothing. */
@@ -154,6 +163,38 @@ export class Store {
   /** All current events. */
   events(): AsyncGenerator<JsonObject> {
     return readEvents(this.#readable())
+  }
+
+  /** All registered clients, each with its stored signature: what the client monitor looks at. */
+  registeredClients(): AsyncGenerator<RegisteredClient> {
+    return readRegisteredClients(this.#readable())
+  }
+
+  /** Stored results of checks with a `ttl`; forgets those that are gone. */
+  ttlResults(): AsyncGenerator<TtlResult> {
+    return readTtlResults(this.#readable())
+  }
+
+  /** Whether a client has a current event of a check. */
+  hasEvent(client: string, check: string): Promise<boolean> {
+    return hasEvent(this.#readable(), client, check)
+  }
+
+  /** Whether any client of a subscription has a current event of a check. */
+  subscriptionHasEvent(subscription: string, check: string): Promise<boolean> {
+    return subscriptionHasEvent(this.#readable(), subscription, check)
+  }
+
+  /** The locks of leader tasks, in the name of a server. */
+  taskLocks(serverId: string): TaskLocks {
+    return new TaskLocks(() => this.#readable(), serverId)
+  }
+
+  /** Tells all others that this server is at work; forgotten after `seconds` unless repeated. */
+  async announceServer(id: string, description: JsonObject, seconds: number): Promise<void> {
+    const text = jsonText(description)
+    const redis = this.#readable()
+    await redis.multi().sadd(serversKey, id).set(serverKey(id), text).expire(serverKey(id), seconds).exec()
   }
 
   /** Resolves once every write is answered. While Redis is away it does not. */

@@ -19,32 +19,37 @@ const FRAME_MAX_BYTES = 131072
 
 /**
  * The brokers named by the `rabbitmq` settings: a hash, an AMQP URL, an array of either, or nothing (all defaults).
- * TLS files are read here, so that a missing one is known at once. Throws a TransportError (`configuration`).
+ * `prefetch` where they say nothing. TLS files are read here, so that a missing one is known at once. Throws a TransportError (`configuration`).
  */
-export function amqpEndpoints(settings: unknown): AmqpEndpoint[] {
+export function amqpEndpoints(settings: unknown, prefetch = 1): AmqpEndpoint[] {
   const entries = Array.isArray(settings) ? settings : [settings ?? {}]
   if (entries.length === 0) throw invalid('rabbitmq must name at least one broker, got []')
-  return entries.map(entry => (typeof entry === 'string' ? endpointOfUrl(entry) : endpointOfHash(entry)))
+  return entries.map(entry =>
+    typeof entry === 'string' ? endpointOfUrl(entry, prefetch) : endpointOfHash(entry, prefetch),
+  )
 }
 
-function endpointOfUrl(text: string): AmqpEndpoint {
+function endpointOfUrl(text: string, prefetch: number): AmqpEndpoint {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url?.protocol !== 'amqp:' && url?.protocol !== 'amqps:') {
     throw invalid('rabbitmq must be a URL like amqp://user:password@host:5672/%2Fvhost')
   }
   const secure = url.protocol === 'amqps:'
-  return endpointOfHash({
-    host: url.hostname.replace(/^\[|\]$/g, ''),
-    port: url.port === '' ? (secure ? 5671 : 5672) : Number(url.port),
-    vhost: decodeURIComponent(url.pathname.slice(1)) || '/',
-    user: decodeURIComponent(url.username) || 'guest',
-    password: decodeURIComponent(url.password) || 'guest',
-    ssl: secure,
-    heartbeat: url.searchParams.has('heartbeat') ? Number(url.searchParams.get('heartbeat')) : undefined,
-  })
+  return endpointOfHash(
+    {
+      host: url.hostname.replace(/^\[|\]$/g, ''),
+      port: url.port === '' ? (secure ? 5671 : 5672) : Number(url.port),
+      vhost: decodeURIComponent(url.pathname.slice(1)) || '/',
+      user: decodeURIComponent(url.username) || 'guest',
+      password: decodeURIComponent(url.password) || 'guest',
+      ssl: secure,
+      heartbeat: url.searchParams.has('heartbeat') ? Number(url.searchParams.get('heartbeat')) : undefined,
+    },
+    prefetch,
+  )
 }
 
-function endpointOfHash(entry: unknown): AmqpEndpoint {
+function endpointOfHash(entry: unknown, prefetch: number): AmqpEndpoint {
   if (!isHash(entry)) throw invalid('rabbitmq must be a hash, a URL string, or an array of these')
   const ssl = entry['ssl'] ?? false
   const host = text(entry, ['host'], '127.0.0.1')
@@ -53,7 +58,7 @@ function endpointOfHash(entry: unknown): AmqpEndpoint {
   return {
     host,
     user,
-    prefetch: number(entry, ['prefetch'], 1),
+    prefetch: number(entry, ['prefetch'], prefetch),
     connect: {
       protocol: ssl === false ? 'amqp' : 'amqps',
       hostname: host,

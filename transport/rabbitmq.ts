@@ -10,6 +10,8 @@ export interface RabbitmqOptions {
   reconnectDelayMs?: (attempt: number) => number
   /** Publications that may wait for their confirmation at once, per connection. */
   maxUnconfirmed?: number
+  /** Unacknowledged messages per consumer where the settings say nothing. Default: Sensu's 1. */
+  prefetch?: number
 }
 
 /** Both connections of one successful attempt. */
@@ -41,7 +43,7 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
   constructor(settings: unknown, options: RabbitmqOptions) {
     const { log, reconnectDelayMs = attempt => Math.min(attempt * 2, 20) * 1000 } = options
     super({ log, reconnectDelayMs })
-    this.#endpoints = amqpEndpoints(settings)
+    this.#endpoints = amqpEndpoints(settings, options.prefetch)
     this.#maxUnconfirmed = options.maxUnconfirmed ?? 1000
     for (const { socket, host } of this.#endpoints) warnWhenUnverified(socket, host, 'rabbitmq ssl', log)
   }

@@ -1,4 +1,4 @@
-import { Spawner } from '../sensu/spawn.js'
+import { Spawner } from './spawn.js'
 
 /** Tells the second process that it is the one in the background. */
 const MARK = 'SENSU_KVM_IN_BACKGROUND'

@@ -1,6 +1,6 @@
-import { Spawner } from '../sensu/spawn.js'
+import { Spawner } from './spawn.js'
 
-/** While the agent waits for its first connection, systemd is asked this often for more patience. */
+/** While the service waits for its first connection, systemd is asked this often for more patience. */
 const PATIENCE_MS = 20_000
 const SEND_TIMEOUT_SECONDS = 5
 
@@ -48,7 +48,7 @@ export class ServiceManager {
     this.#watchdogMs = watchdogMs
   }
 
-  /** Starts the watchdog, and asks for patience until the agent works. */
+  /** Starts the watchdog, and asks for patience until the service works. */
   start(): void {
     this.#send('STATUS=connecting')
     this.#every(PATIENCE_MS, () => {
@@ -74,7 +74,7 @@ export class ServiceManager {
     else this.#send('STATUS=connecting')
   }
 
-  /** One word, with what the agent is at. */
+  /** One word, with what the service is at. */
   status(word: string): void {
     if (this.#ready && !this.#stopping) this.#send(`STATUS=${word}`)
   }

@@ -1,0 +1,137 @@
+import { randomUUID } from 'node:crypto'
+import { Pipeline } from '../pipeline/pipeline.js'
+import type { Logger } from '../sensu/log.js'
+import type { AssembledService, ServiceContext } from '../sensu/service.js'
+import { Spawner } from '../sensu/spawn.js'
+import type { Settings } from '../sensu/types.js'
+import { Store } from '../store/store.js'
+import { createTransport } from '../transport/create.js'
+import { TransportError } from '../transport/transport.js'
+import { Api } from './api/api.js'
+import { CheckRequests } from './check-requests.js'
+import { CheckScheduler } from './check-scheduler.js'
+import { monitorClients } from './client-monitor.js'
+import { API_ONLY, type Configuration, NO_API } from './configuration.js'
+import { LeaderTasks } from './leader-tasks.js'
+import { Messages } from './messages.js'
+import { PeriodicTask } from './periodic-task.js'
+import { reloadable } from './reload.js'
+import { ResultPublisher } from './result-publisher.js'
+import { Server, type ServerParts, type ServerWork } from './server.js'
+import { ServerRegistry } from './server-registry.js'
+import { settingsDigest } from './settings-digest.js'
+import { monitorTtl } from './ttl-monitor.js'
+
+/** Builds the server from its configuration; Redis is tried once. Rejects when a connection's settings cannot be used. */
+export async function assembleServer(context: ServiceContext<Configuration>): Promise<AssembledService<Configuration>> {
+  const { configuration, options, log, environment, stop, onConnected } = context
+  const { switches = [] } = options
+  // a reload replaces the members, so that everybody who holds the object sees the new ones
+  const settings: Settings = { ...configuration.settings }
+  const { own } = configuration
+  const digest = cachedDigest(settings)
+  if (settings.sensu.global_error_handler === true) handleAllErrors(log)
+  log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
+  const spawner = new Spawner({ limit: settings.sensu.spawn.limit, env: { ...environment } })
+  const transport = await createTransport(settings, log, { prefetch: own['server.prefetch'] })
+  let server: Server | undefined
+  const store = await Store.connect(settings.redis, {
+    onLost: error => server?.redisLost(error),
+    onRestored: () => server?.redisRestored(),
+    onOverflow: dropped => log.error('too many results wait for redis, dropping the oldest', { dropped }),
+  })
+  const pipeline = new Pipeline({
+    store,
+    settings,
+    spawner,
+    logger: log,
+    maximumHandlers: own['server.handlers.max_waiting'],
+    publish: ({ type, name }, data) => {
+      if (type !== 'direct' && type !== 'fanout' && type !== 'topic')
+        throw new TransportError('configuration', `there is no pipe type ${String(type)}`)
+      return transport.publish(type, String(name), data)
+    },
+  })
+  const requests = new CheckRequests({ store, transport, log })
+  const results = new ResultPublisher(transport, log)
+  const shared = { settings, store, transport, pipeline, requests, results, log, settingsDigest: digest.current }
+  const parts: ServerParts = {
+    ...shared,
+    work: switches.includes(API_ONLY) ? undefined : serverWork(shared),
+    api: switches.includes(NO_API) ? undefined : new Api(shared),
+    onFatal: stop,
+    onConnected,
+  }
+  server = new Server(parts)
+  if (!store.connected) server.redisLost(undefined)
+  let loaded = configuration
+  const running = server
+  return {
+    start: () => running.start(),
+    stop: async () => {
+      await running.stop()
+      spawner.close()
+    },
+    reload: async newer => {
+      const { needRestart, settings: members } = reloadable(loaded, newer)
+      loaded = newer
+      for (const key of Object.keys(settings)) if (!(key in members)) delete settings[key]
+      Object.assign(settings, members)
+      digest.renew()
+      running.reconfigure()
+      return needRestart
+    },
+  }
+}
+
+type Shared = Omit<ServerParts, 'work' | 'api' | 'onFatal' | 'onConnected'> & {
+  requests: CheckRequests
+  results: ResultPublisher
+  settingsDigest(): string
+}
+
+/** Everything a server does and an API alone does not. */
+function serverWork(shared: Shared): ServerWork {
+  const { settings, store, transport, pipeline, requests, results, log } = shared
+  const id = randomUUID()
+  const tasks = new LeaderTasks({
+    locks: store.taskLocks(id),
+    tasks: [
+      new CheckScheduler({ settings, requests, log }),
+      new PeriodicTask('client_monitor', log, () => monitorClients({ settings, store, results, log })),
+      new PeriodicTask('check_result_monitor', log, () => monitorTtl({ store, results, log })),
+    ],
+    log,
+  })
+  const registry = new ServerRegistry({
+    id,
+    store,
+    log,
+    tasks: () => tasks.owned,
+    settingsDigest: shared.settingsDigest,
+  })
+  return { messages: new Messages({ settings, transport, pipeline, log }), tasks, registry }
+}
+
+/** The digest takes a while for large configurations, and is asked for at each request. */
+function cachedDigest(settings: Settings): { current(): string; renew(): void } {
+  let digest = settingsDigest(settings)
+  return {
+    current: () => digest,
+    renew: () => {
+      digest = settingsDigest(settings)
+    },
+  }
+}
+
+/** `sensu.global_error_handler`: what nobody caught does not end the process. */
+function handleAllErrors(log: Logger): void {
+  log.warn('global catch-all error handling enabled')
+  process.on('uncaughtException', error => {
+    log.fatal('unexpected error - please address this immediately', {
+      error: error.message,
+      error_class: error.constructor.name,
+      backtrace: (error.stack ?? '').split('\n').slice(1).join('\n'),
+    })
+  })
+}

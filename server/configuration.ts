@@ -1,0 +1,33 @@
+import { validatePipelineSettings } from '../pipeline/pipeline.js'
+import type { ServiceOptions } from '../sensu/command-line.js'
+import { type Environment, type LoadedSettings, loadSettings } from '../sensu/settings.js'
+import type { Service } from '../sensu/types.js'
+import { validateApi } from '../sensu/validate.js'
+import { readServerSettings, type ServerSettings } from './settings.js'
+
+/** Everything the configuration says, Sensu's part and ours. It can be used when there are no errors. */
+export interface Configuration extends LoadedSettings {
+  own: ServerSettings
+}
+
+/** The program's switches: by default one process is server and API. */
+export const API_ONLY = 'api-only'
+export const NO_API = 'no-api'
+
+/** Which of Sensu's two programs this is; both at once counts as the server. */
+export function serviceOf({ switches = [] }: ServiceOptions): Service {
+  return switches.includes(API_ONLY) ? 'api' : 'server'
+}
+
+/** Loads and validates the configuration; all broken rules are told at once, what cannot be loaded alone. */
+export function loadConfiguration(options: ServiceOptions, environment: Environment): Configuration {
+  const { configFile, configDirectories, switches = [] } = options
+  const service = serviceOf(options)
+  const loaded = loadSettings({ service, configFile, configDirectories, environment })
+  const { values: own, errors } = readServerSettings(loaded.settings)
+  if (loaded.errors.some(error => error.object === undefined)) return { ...loaded, own }
+  if (service === 'server' && !switches.includes(NO_API)) errors.push(...validateApi(loaded.settings))
+  // what the pipeline adds presumes definitions that are valid
+  if (loaded.errors.length === 0) errors.push(...validatePipelineSettings(loaded.settings))
+  return { ...loaded, own, errors: [...loaded.errors, ...errors] }
+}

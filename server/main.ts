@@ -1,0 +1,20 @@
+import { runService } from '../sensu/service.js'
+import { assembleServer } from './assemble.js'
+import { API_ONLY, type Configuration, loadConfiguration, NO_API, serviceOf } from './configuration.js'
+
+/**
+ * Runs the server, the API, or both, with a command line (without the program's name). Never rejects: every failure is told and leaves its
+ * exit status.
+ */
+export async function main(argv: readonly string[]): Promise<void> {
+  await runService<Configuration>(argv, {
+    program: 'sensu-kvm-server',
+    switches: [
+      { long: API_ONLY, summary: 'Only answer the HTTP API, as sensu-api does' },
+      { long: NO_API, summary: 'Do not answer the HTTP API, as sensu-server does' },
+    ],
+    service: serviceOf,
+    load: loadConfiguration,
+    assemble: assembleServer,
+  })
+}
