@@ -118,7 +118,7 @@ export class AgentProcess {
   }
 
   #take(line: string): void {
-    const parsed = line.startsWith('{"timestamp"') ? JSON.parse(line) : undefined
+    const parsed = logLine(line)
     if (parsed) this.lines.push(parsed)
     else this.text.push(line)
     this.#wake()
@@ -126,6 +126,15 @@ export class AgentProcess {
 
   #wake(): void {
     for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+}
+
+/** Undefined when it is something else, or the end of an agent cut it off. */
+function logLine(text: string): LogLine | undefined {
+  try {
+    return text.startsWith('{"timestamp"') ? JSON.parse(text) : undefined
+  } catch {
+    return undefined
   }
 }
 

@@ -7,6 +7,8 @@ import type { Test } from 'tap'
 export interface Received {
   /** JSON text. */
   text: string
+  /** The same as bytes, which need not be UTF-8. */
+  content: Buffer
   atMs: number
   properties: unknown
   routingKey: string
@@ -19,6 +21,7 @@ export class ServerSide {
   /** Messages that no queue wanted; told before they are confirmed. */
   readonly #returned = new Set<unknown>()
   readonly #channel: ConfirmChannel
+  readonly #exchanges = new Map<string, Promise<unknown>>()
   #waiting: (() => void)[] = []
 
   static async open(t: Test, url: string): Promise<ServerSide> {
@@ -48,7 +51,7 @@ export class ServerSide {
     body: object | string | Buffer,
     type: 'fanout' | 'direct' = 'fanout',
   ): Promise<boolean> {
-    await this.#channel.assertExchange(exchange, type, { durable: false, autoDelete: false })
+    await this.#declare(exchange, type)
     const content =
       Buffer.isBuffer(body) || typeof body === 'string' ? Buffer.from(body) : Buffer.from(JSON.stringify(body))
     const messageId = randomUUID()
@@ -56,6 +59,21 @@ export class ServerSide {
       this.#channel.publish(exchange, '', content, { mandatory: true, messageId }, resolve)
     })
     return !this.#returned.delete(messageId)
+  }
+
+  /** Once: the broker's answer costs more than a message. */
+  #declare(exchange: string, type: string): Promise<unknown> {
+    const declared =
+      this.#exchanges.get(exchange) ??
+      this.#channel.assertExchange(exchange, type, { durable: false, autoDelete: false })
+    this.#exchanges.set(exchange, declared)
+    return declared
+  }
+
+  /** Waits until a queue that clients share has so many consumers. */
+  async consumers(queue: string, count: number): Promise<void> {
+    const declare = () => this.#channel.assertQueue(queue, { durable: false, autoDelete: true })
+    while ((await declare()).consumerCount < count) await sleep(10)
   }
 
   /** Waits for the n-th result of the check. */
@@ -83,13 +101,13 @@ export class ServerSide {
   }
 
   async #collect(exchange: string, into: Received[]): Promise<void> {
-    await this.#channel.assertExchange(exchange, 'direct', { durable: false, autoDelete: false })
+    await this.#declare(exchange, 'direct')
     const { queue } = await this.#channel.assertQueue('', { exclusive: true, durable: false })
     await this.#channel.bindQueue(queue, exchange, '')
     const onMessage = (message: ConsumeMessage | null) => {
       if (!message) return
       const { content, properties, fields } = message
-      into.push({ text: content.toString(), atMs: Date.now(), properties, routingKey: fields.routingKey })
+      into.push({ text: content.toString(), content, atMs: Date.now(), properties, routingKey: fields.routingKey })
       for (const resolve of this.#waiting.splice(0)) resolve()
     }
     await this.#channel.consume(queue, onMessage, { noAck: true })
