@@ -1,4 +1,4 @@
-import { type DiskFault, readDiskFaults } from '../libvirt/disk-faults.js'
+import { type DiskFault, faultWords, readDiskFaults } from '../libvirt/disk-faults.js'
 import type { Host } from '../libvirt/host.js'
 import type { Domain, DomainState, DomainStateName, DomainStats } from '../libvirt/records.js'
 import { type Context, defineCheck } from '../plugin/check.js'
@@ -236,13 +236,6 @@ function wordsOf(
   const unnamed = state === 'paused' && reason === 'I/O error' && (disks === undefined || disks.length === 0)
   const detail = unnamed ? ['its disk could not be determined'] : (disks ?? [])
   return [`${state === 'unknown' ? `state ${stateCode}` : state} (${why})`, ...since, ...detail].join(', ')
-}
-
-const faultWords = {
-  none: 'no error any more',
-  unspecified: 'I/O error',
-  'no space': 'no space',
-  unknown: 'unknown error',
 }
 
 function countStates(guests: readonly GuestState[]): Map<string, number> {

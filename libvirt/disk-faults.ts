@@ -1,9 +1,7 @@
 import type { CallOptions } from './calls.js'
+import { askGuests } from './guest-calls.js'
 import type { DomainStatsOptions } from './host.js'
-import type { DiskError, Domain, DomainStatsSample } from './records.js'
-
-/** Guests asked at a time; the connection for QEMU's monitors has as many places. */
-const guestsAtATime = 3
+import type { BlockStatsView, DiskError, Domain, DomainStatsSample } from './records.js'
 
 /** A disk with an I/O error now. */
 export interface DiskFault {
@@ -14,10 +12,24 @@ export interface DiskFault {
   readonly path?: string | undefined
 }
 
+/** What a disk suffers from, in words. */
+export const faultWords: Readonly<Record<DiskError['error'], string>> = {
+  none: 'no error any more',
+  unspecified: 'I/O error',
+  'no space': 'no space',
+  unknown: 'unknown error',
+}
+
 /** The calls made here, as a Host makes them. */
 export interface DiskSource {
   domainStats(options: DomainStatsOptions): Promise<DomainStatsSample>
   domainDiskErrors(domain: Domain, options?: CallOptions): Promise<DiskError[]>
+}
+
+/** A guest's disk errors with the paths of its disks, as a bulk sample has them. */
+export function diskFaultsOf(errors: readonly DiskError[], blocks: readonly BlockStatsView[]): DiskFault[] {
+  const paths = new Map(blocks.toReversed().map(({ name, path }) => [name, path]))
+  return errors.map(({ disk, error }) => ({ disk, error, path: paths.get(disk) }))
 }
 
 /**
@@ -31,28 +43,16 @@ export async function readDiskFaults(
 ): Promise<Map<string, DiskFault[]>> {
   const faults = new Map<string, DiskFault[]>()
   if (domains.length === 0) return faults
-  const paths = readPaths(host, domains, signal)
-  const queue = domains.values()
-  const work = async () => {
-    for (const domain of queue) {
-      const errors = signal.aborted ? undefined : await host.domainDiskErrors(domain, { signal }).catch(() => undefined)
-      const own = (await paths).get(domain.uuid)
-      if (errors !== undefined) {
-        faults.set(
-          domain.uuid,
-          errors.map(({ disk, error }) => ({ disk, error, path: own?.get(disk) })),
-        )
-      }
-    }
+  const sample = host.domainStats({ groups: ['block'], domains, signal }).catch(() => undefined)
+  const readErrors = (domain: Domain, options: CallOptions) =>
+    host.domainDiskErrors(domain, options).catch(() => undefined)
+  const timeLeftMs = () => (signal.aborted ? 0 : Number.POSITIVE_INFINITY)
+  const asked = domains.map(domain => ({ domain }))
+  const answers = await askGuests(asked, readErrors, { signal, timeLeftMs })
+  const blocks = new Map((await sample)?.guests.map(guest => [guest.domain.uuid, guest.blocks]))
+  for (const [uuid, answer] of answers) {
+    const errors = answer.kind === 'answered' ? answer.value : undefined
+    if (errors !== undefined) faults.set(uuid, diskFaultsOf(errors, blocks.get(uuid) ?? []))
   }
-  await Promise.all(Array.from({ length: Math.min(guestsAtATime, domains.length) }, work))
   return faults
-}
-
-/** Paths by guest and disk; none when they cannot be read. */
-async function readPaths(host: DiskSource, domains: readonly Domain[], signal: AbortSignal) {
-  const sample = await host.domainStats({ groups: ['block'], domains, signal }).catch(() => undefined)
-  return new Map(
-    sample?.guests.map(({ domain, blocks }) => [domain.uuid, new Map(blocks.map(({ name, path }) => [name, path]))]),
-  )
 }

@@ -23,6 +23,8 @@ export interface FakeGuest {
   monitor?: (command: string, call: FakeCall) => string | undefined
   /** Answers a call of libvirt's own to its agent, and one for its job, by itself on the call; without it they are never answered. */
   answer?: (procedure: string, call: FakeCall) => void
+  /** Since how many milliseconds libvirt waits for its QEMU. */
+  silentMs?: number
 }
 
 const answeredByGuest: readonly Procedure[] = [
@@ -31,7 +33,11 @@ const answeredByGuest: readonly Procedure[] = [
   procedures.domainGetGuestVcpus,
   procedures.domainInterfaceAddresses,
   procedures.domainGetJobStats,
+  procedures.domainGetDiskErrors,
 ]
+
+/** virDomainControlState: libvirt waits for QEMU. */
+const occupied = 2
 
 /** Writes typed parameters: texts, whole numbers (unsigned 64-bit) and others (double). */
 export function writeParams(writer: XdrWriter, params: Readonly<Record<string, number | string>>): void {
@@ -66,7 +72,15 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
     return guests.find(guest => guest.uuid === uuid)
   }
   daemon.on(procedures.getAllDomainStats, call => call.reply(writer => writer.array(guests, writeGuest)))
-  daemon.on(procedures.domainGetControlInfo, call => call.reply(writer => writer.u32(0).u32(0).u64(0)))
+  daemon.on(procedures.domainGetControlInfo, call => {
+    const silentMs = named(call)?.silentMs
+    call.reply(writer =>
+      writer
+        .u32(silentMs === undefined ? 0 : occupied)
+        .u32(0)
+        .u64(silentMs ?? 0),
+    )
+  })
   daemon.on(procedures.domainGetXml, call => {
     const guest = named(call)
     if (guest?.xml === undefined) call.fail(42, 'Domain not found')
