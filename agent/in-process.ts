@@ -1,4 +1,4 @@
-import { realpathSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, join } from 'node:path'
 import type { Host } from '../libvirt/host.js'
@@ -67,17 +67,28 @@ export class InProcessChecks {
   #read(command: string): InProcessCall | undefined {
     const [word, ...argv] = plainWords(command) ?? []
     if (word === undefined) return undefined
-    const program = this.#options.programs.get(basename(word))
+    const program = this.#programNamed(basename(word))
     if (!program || !this.#isOurs(word)) return undefined
     return { program, argv, start: prepareCheck(program, argv) }
   }
 
-  /** A file of that name elsewhere may be another version, or something else altogether. */
+  /** `NAME.rb` is a link beside the executable of a check that takes a Ruby plugin's place. */
+  #programNamed(name: string): CheckProgram<Host> | undefined {
+    const { programs } = this.#options
+    const program = programs.get(name) ?? programs.get(name.replace(/\.rb$/, ''))
+    return program?.check.name === name || program?.check.rubyLine ? program : undefined
+  }
+
+  /**
+   * A file of that name elsewhere may be another version, or something else altogether; without a directory, `NAME.rb` is the file that the
+   * shell would find, which may be the Ruby plugin itself.
+   */
   #isOurs(word: string): boolean {
     const own = join(this.#options.directory, basename(word))
-    if (word === own || !word.includes('/')) return true
+    if (word === own || !/\/|\.rb$/.test(word)) return true
+    const path = word.includes('/') ? word : onSearchPath(word, this.#options.variables['PATH'])
     try {
-      return realpathSync(word) === realpathSync(own)
+      return path !== undefined && realpathSync(path) === realpathSync(own)
     } catch {
       return false
     }
@@ -118,4 +129,12 @@ export class InProcessChecks {
       clearTimeout(timer)
     }
   }
+}
+
+/** The first file of that name in the directories of a PATH. */
+function onSearchPath(name: string, directories = ''): string | undefined {
+  return directories
+    .split(':')
+    .map(directory => join(directory, name))
+    .find(path => existsSync(path))
 }

@@ -3,6 +3,7 @@ import { type OptionTable, type OptionValues, type RawValues, readOptions } from
 import type { Outcome } from './outcome.js'
 import type { Format } from './output.js'
 import type { StateStore } from './state.js'
+import type { Status } from './status.js'
 
 /** What a check's `collect` gets besides the host and its options. */
 export interface Context {
@@ -38,6 +39,8 @@ export interface CheckDefinition<Host, O extends OptionTable, G extends boolean,
   readonly summary: string
   /** More, in Markdown, for the documentation page. */
   readonly description?: string
+  /** Arguments of the sample configuration besides the limits. */
+  readonly sample?: string
   /** The check's own options; common ones are added. */
   readonly options: O
   /** Adds the options that select guests, and `--per-guest`. */
@@ -57,6 +60,15 @@ export interface LocalCheckDefinition<O extends OptionTable, Sample>
   extends Omit<CheckDefinition<unknown, O, false, Sample>, 'guests' | 'readWrite' | 'collect'> {
   /** All input and output. Throwing means UNKNOWN, with the error's message as the one line. */
   collect(options: Options<O, false>, context: Context): Promise<Sample>
+  /**
+   * For a check that takes the place of the plugin of sensu-plugins with the same name: that plugin's line, made of the status and the outcome's
+   * summary (whatever the status). It makes the command line that plugin's, too: the check's options win over common ones of the same name or
+   * letter, and words are read as Ruby's OptionParser reads them. `NAME.rb` beside the executable leads to it.
+   * `options` is undefined when the command line could not be read.
+   */
+  rubyLine?(status: Status, text: string, options: Options<O, false> | undefined): string
+  /** Seconds that a run takes by the check's own options; `--timeout` counts on top of them. */
+  takesSeconds?(options: Options<O, false>): number
 }
 
 /** A check without the types of its options and sample: what runs, lists and documents checks. */
@@ -64,6 +76,7 @@ export interface Check<Host> {
   readonly name: string
   readonly summary: string
   readonly description: string | undefined
+  readonly sample: string | undefined
   /** The check's own options and, for a check of guests, those that select them. */
   readonly options: OptionTable
   readonly guests: boolean
@@ -72,6 +85,10 @@ export interface Check<Host> {
   readonly format: Format
   /** Whether it looks at this machine alone: libvirt is not opened, and it has none of the options for that. */
   readonly local: boolean
+  /** See {@link LocalCheckDefinition}. */
+  rubyLine?(status: Status, text: string, options: OptionValues<OptionTable> | undefined): string
+  /** See {@link LocalCheckDefinition}. */
+  takesSeconds?(options: OptionValues<OptionTable>): number
   /** Collects and evaluates, with options that {@link readOptions} made from this check's table; opens libvirt only if it asks that. */
   run(open: () => Promise<Host>, options: OptionValues<OptionTable>, context: Context): Promise<Outcome>
 }
@@ -93,6 +110,7 @@ export function defineCheck<Host, const O extends OptionTable, Sample, const G e
     name: definition.name,
     summary: definition.summary,
     description: definition.description,
+    sample: definition.sample,
     options,
     guests: definition.guests ?? false,
     readWrite: definition.readWrite ?? false,
@@ -124,6 +142,13 @@ export function defineLocalCheck<const O extends OptionTable, Sample>(
     ...definition,
     collect: (_, options, context) => definition.collect(options, context),
   })
+  const { rubyLine, takesSeconds } = definition
   const noHost = async () => undefined
-  return { ...check, local: true, run: (_, options, context) => check.run(noHost, options, context) }
+  return {
+    ...check,
+    local: true,
+    ...(rubyLine && { rubyLine: (status, text, options) => rubyLine(status, text, options as Options<O, false>) }),
+    ...(takesSeconds && { takesSeconds: options => takesSeconds(options as Options<O, false>) }),
+    run: (_, options, context) => check.run(noHost, options, context),
+  }
 }

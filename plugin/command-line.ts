@@ -13,6 +13,7 @@ import {
   readOptions,
   type Schema,
 } from './options.js'
+import { readRubyArguments } from './ruby-arguments.js'
 
 /** The option of every check that asks libvirt. */
 const libvirtOptions = {
@@ -81,16 +82,24 @@ export type Request =
     }
 
 /** What a command line needs to know of a check. */
-export type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests' | 'local' | 'format'>
+export type AnyCheck = Pick<Check<never>, 'name' | 'summary' | 'options' | 'guests' | 'local' | 'format' | 'rubyLine'>
 
 /** Every option of a check's command line, its own first. */
 export function commandLineOptions(check: AnyCheck): OptionTable {
   return { ...check.options, ...(check.guests ? deliveryOptions : {}), ...commonOptionsOf(check) }
 }
 
-function commonOptionsOf({ local, format }: AnyCheck): OptionTable {
-  const { uri, ...others } = { ...commonOptions, format: { ...commonOptions.format, default: format } }
-  return local ? others : { uri, ...others }
+/** The common options, as far as libvirt is asked and the check has none of the same name; a letter that the check uses itself is its own. */
+function commonOptionsOf({ local, options, format }: AnyCheck): OptionTable {
+  const letters = new Set(Object.values(options).flatMap(({ alias }) => alias ?? []))
+  return Object.fromEntries(
+    Object.entries<Option>({ ...commonOptions, format: { ...commonOptions.format, default: format } })
+      .filter(([name]) => !(name in options) && !(local && name in libvirtOptions))
+      .map(([name, { alias, ...option }]) => [
+        name,
+        alias === undefined || letters.has(alias) ? option : { alias, ...option },
+      ]),
+  )
 }
 
 /** The JSON schema of a check's command line: raw values by option name. */
@@ -101,24 +110,26 @@ export function commandLineSchema(check: AnyCheck): Schema {
 /** Reads a command line. Never throws: whatever is wrong with it comes back as one line per problem. */
 export function parseCommandLine(check: AnyCheck, validate: Validate, argv: readonly string[]): Request {
   const table = commandLineOptions(check)
-  const { raw, positional } = rawValues(table, argv)
+  const { raw, positional } = check.rubyLine ? readRubyArguments(table, argv) : rawValues(table, argv)
   if (raw['help'] === true) return { kind: 'help' }
   if (raw['version'] === true) return { kind: 'version' }
-  const problems = [
-    ...positional.map(text => `unexpected argument "${text}": options start with --`),
-    ...switchValues(table, argv),
-  ]
+  const problems = switchValues(table, argv)
   if (!validate(raw)) problems.push(...(validate.errors ?? []).map(error => problemText(error, table, raw)))
+  // It may be the value of an option that is none.
+  if (problems.length === 0)
+    problems.push(...positional.map(text => `unexpected argument "${text}": options start with --`))
   if (raw['all'] === true && (raw['guest'] !== undefined || raw['match'] !== undefined)) {
     problems.push('--all contradicts --guest and --match: leave one of them out')
   }
   if (problems.length > 0) return { kind: 'problems', problems: [...new Set(problems)] }
+  const ownNames = new Set(Object.keys(check.options).map(kebabCase))
+  const others = Object.fromEntries(Object.entries(raw).filter(([name]) => !ownNames.has(name)))
   const format = { ...commonOptions.format, default: check.format }
-  const common = readOptions({ ...commonOptions, format, ...deliveryOptions }, raw, problems)
+  const common = readOptions({ ...commonOptions, format, ...deliveryOptions }, others, problems)
   const options = readOptions(check.options, raw, problems)
   if (common.timeout === 0) problems.push('--timeout 0: leaves no time at all: write a time such as 30s')
   if (problems.length > 0) return { kind: 'problems', problems }
-  const own = Object.fromEntries(Object.keys(check.options).map(name => [kebabCase(name), raw[kebabCase(name)]]))
+  const own = Object.fromEntries([...ownNames].map(name => [name, raw[name]]))
   return { kind: 'run', common, options, own }
 }
 

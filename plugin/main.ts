@@ -16,7 +16,7 @@ export async function main<Host>(
     if (!finished) finish(result)
     finished = true
   }
-  process.on('uncaughtException', error => finishOnce(failure(program.check.name, error)))
+  process.on('uncaughtException', error => finishOnce(failure(program.check, error)))
   const result = await runCheck(program, process.argv.slice(2), {
     openHost,
     state: new FileState(process.env),

@@ -36,7 +36,7 @@ export interface Metric {
 
 /** What `evaluate` returns. */
 export interface Outcome {
-  /** The text after `NAME OK: `; made from the findings when absent. */
+  /** The text after `NAME OK: `, and in another plugin's line after any status; made from the findings when absent. */
   readonly summary?: string | undefined
   readonly findings: readonly Finding[]
   readonly metrics: readonly Metric[]

@@ -1,7 +1,7 @@
 import type { Finding, Metric, Outcome } from './outcome.js'
 import type { Range } from './range.js'
 import { type Status, worstFirst, worstStatus } from './status.js'
-import { cut, formatNumber, labelValue, printable, printableJson, safeName } from './text.js'
+import { cut, formatNumber, labelValue, printable, printableJson, printableLines, safeName } from './text.js'
 
 /** Everything a format needs to print one result. */
 export interface Report {
@@ -14,6 +14,8 @@ export interface Report {
   readonly timeMs: number
   /** Whether objects that are OK get a line too. */
   readonly verbose: boolean
+  /** The first line of a check that takes another plugin's place, made of the status and the summary; then the only one unless `verbose`. */
+  readonly line?: ((status: Status, text: string) => string) | undefined
 }
 
 /** What Sensu stores of a metric result by default, and the longest first line. */
@@ -37,9 +39,14 @@ export type Format = keyof typeof formats
 const commentable: ReadonlySet<Format> = new Set<Format>(['prometheus', 'influxdb'])
 
 /** What a run that failed prints: one UNKNOWN line, in JSON an object of the usual shape. */
-export function formatFailure(format: Format, name: string, message: string, timeMs: number): string {
+export function formatFailure(
+  format: Format,
+  { name, line }: Pick<Report, 'name' | 'line'>,
+  message: string,
+  timeMs: number,
+): string {
   const outcome: Outcome = { findings: [{ status: 'UNKNOWN', message }], metrics: [] }
-  const report = { name, outcome, scheme: '', timeMs, verbose: false }
+  const report = { name, line, outcome, scheme: '', timeMs, verbose: false }
   if (format === 'json') return formats.json(report)
   return `${commentable.has(format) ? '# ' : ''}${formats.nagios(report)}`
 }
@@ -55,8 +62,10 @@ export function statusLine(name: string, status: Status, text: string): string {
 }
 
 /** The first line of a report: the worst findings, as many as fit, or the summary when all is well. */
-export function firstLine({ name, outcome }: Pick<Report, 'name' | 'outcome'>): string {
+export function firstLine({ name, outcome, line }: Pick<Report, 'name' | 'outcome' | 'line'>): string {
   const status = statusOf(outcome)
+  if (line !== undefined)
+    return printableLines(line(status, outcome.summary ?? outcome.findings.map(findingText).join('; ')))
   const relevant = status === 'OK' ? outcome.findings : sortedFindings(outcome.findings.filter(isNotOk))
   if (status === 'OK' && outcome.summary !== undefined) return statusLine(name, status, outcome.summary)
   if (relevant.length === 0) return statusLine(name, status, 'nothing to judge')
@@ -94,9 +103,11 @@ function joinFitting(texts: readonly string[], length: number): string {
 
 function formatNagios(report: Report): string {
   const perfdata = uniqueMetrics(report.outcome.metrics).map(perfdataItem)
-  const lines = [firstLine(report), ...detailLines(report)]
-  // On a line of its own, so that the first line stays within its length however many numbers there are.
-  if (perfdata.length > 0) lines.push(`| ${perfdata.join(' ')}`)
+  const first = firstLine(report)
+  const lines = [first, ...(report.line && !report.verbose ? [] : detailLines(report))]
+  // On a line of its own, so that the first line stays within its length however many numbers there are. Another plugin's line may have
+  // its own `|`, of which there must be one only.
+  if (perfdata.length > 0 && !first.includes('|')) lines.push(`| ${perfdata.join(' ')}`)
   return `${lines.join('\n')}\n`
 }
 

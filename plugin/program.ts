@@ -4,6 +4,7 @@ import type { Check, Context } from './check.js'
 import { type CommonValues, parseCommandLine, type Request, type Validate } from './command-line.js'
 import { type GuestOptionValues, type Selectable, selectGuests, selectionFindings } from './guests.js'
 import { keepKnown, readGone } from './known-guests.js'
+import type { OptionTable, OptionValues } from './options.js'
 import type { Finding, Outcome } from './outcome.js'
 import { type Format, firstLine, formatFailure, formats, type Report, statusLine, statusOf } from './output.js'
 import type { StateKeeper, StateStore } from './state.js'
@@ -79,10 +80,10 @@ export function prepareCheck<Host>(
     const request = parseCommandLine(check, validate, argv)
     if (request.kind === 'help') return always({ output: help, status: 3 })
     if (request.kind === 'version') return always({ output: `${check.name} ${version} (sensu-kvm)\n`, status: 3 })
-    if (request.kind === 'problems') return always({ output: problemLines(check.name, request.problems), status: 3 })
+    if (request.kind === 'problems') return always({ output: problemLines(check, request.problems), status: 3 })
     return environment => runRequest(check, request, environment)
   } catch (error) {
-    return always(failure(check.name, error))
+    return always(failure(check, error))
   }
 }
 
@@ -94,22 +95,35 @@ async function runRequest<Host>(
   try {
     return await new Run(check, request, environment).result()
   } catch (error) {
-    return failure(check.name, error, request.common.format, environment.now())
+    return failure(check, error, request.common.format, environment.now(), request.options)
   }
 }
 
 /** The result of a run that failed: UNKNOWN and one line, without a stack trace. */
-export function failure(name: string, error: unknown, format: Format = 'nagios', timeMs = 0): RunResult {
+export function failure(
+  check: Named,
+  error: unknown,
+  format: Format = 'nagios',
+  timeMs = 0,
+  options?: OptionValues<OptionTable>,
+): RunResult {
   const message = error instanceof Error ? error.message || error.name : String(error)
   // What a programmer got wrong says so, or an admin looks for the fault in the host.
   const internal = error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError
   const text = internal ? `internal error: ${message}` : message
-  return { output: formatFailure(format, name, text, timeMs), status: 3 }
+  return { output: formatFailure(format, { name: check.name, line: lineOf(check, options) }, text, timeMs), status: 3 }
 }
 
-function problemLines(name: string, problems: readonly string[]): string {
+type Named = Pick<Check<never>, 'name' | 'rubyLine'>
+
+function lineOf(check: Named, options?: OptionValues<OptionTable>): Report['line'] {
+  return check.rubyLine && ((status, text) => check.rubyLine?.(status, text, options) ?? text)
+}
+
+function problemLines(check: Named, problems: readonly string[]): string {
   const [first = '', ...others] = problems
-  return [statusLine(name, 'UNKNOWN', first), ...others.map(problem => printable(problem)), ''].join('\n')
+  const line = lineOf(check) ?? ((status, text) => statusLine(check.name, status, text))
+  return [line('UNKNOWN', printable(first)), ...others.map(problem => printable(problem)), ''].join('\n')
 }
 
 type RunRequest = Extract<Request, { kind: 'run' }>
@@ -121,6 +135,8 @@ class Run<Host> {
   readonly #request: RunRequest
   readonly #environment: Environment<Host>
   readonly #uri: string
+  /** How long the run may take. */
+  readonly #seconds: number
   readonly #abort = new AbortController()
   readonly #selectionFindings: Finding[] = []
   readonly #startedMs = performance.now()
@@ -132,6 +148,7 @@ class Run<Host> {
     this.#request = request
     this.#common = request.common
     this.#environment = environment
+    this.#seconds = request.common.timeout + (check.takesSeconds?.(request.options) ?? 0)
     this.#uri = check.local ? '' : libvirtUri(request.common, environment.variables)
   }
 
@@ -149,7 +166,7 @@ class Run<Host> {
 
   /** A promise that rejects at the deadline or at the environment's signal, which also aborts all work. */
   #deadline(): { promise: Promise<never>; stop(): void } {
-    const seconds = this.#common.timeout
+    const seconds = this.#seconds
     const outer = this.#environment.signal
     const { promise, reject } = withReject()
     const end = (text: string) => {
@@ -179,6 +196,7 @@ class Run<Host> {
       scheme: this.#common.scheme ?? this.#environment.hostname,
       timeMs: this.#environment.now(),
       verbose: this.#common.verbose,
+      line: lineOf(this.#check, this.#request.options),
     }
     if (this.#request.options['perGuest'] === true) return this.#perGuest(report)
     return { output: formats[this.#common.format](report), status: exitStatusOf[statusOf(report.outcome)] }
@@ -235,7 +253,7 @@ class Run<Host> {
       }),
       now,
       path: absolute => join(variables['SENSU_KVM_ROOT'] || '/', absolute),
-      timeLeftMs: () => this.#common.timeout * 1000 - (performance.now() - this.#startedMs),
+      timeLeftMs: () => this.#seconds * 1000 - (performance.now() - this.#startedMs),
       selectGuests: guests => this.#selectGuests(guests),
     }
   }

@@ -43,6 +43,26 @@ function rangeText(start: number, end: number, inverted: boolean): string {
   return `${inverted ? '@' : ''}${from}${formatNumber(end) ?? ''}`
 }
 
+/** The limit that a value from here on violates. */
+export function atLeast(limit: number): Range {
+  return {
+    start: limit,
+    end: Number.POSITIVE_INFINITY,
+    inverted: true,
+    text: rangeText(limit, Number.POSITIVE_INFINITY, true),
+  }
+}
+
+/** The limit that a value up to here violates. */
+export function atMost(limit: number): Range {
+  return {
+    start: Number.NEGATIVE_INFINITY,
+    end: limit,
+    inverted: true,
+    text: rangeText(Number.NEGATIVE_INFINITY, limit, true),
+  }
+}
+
 /** The same limit in a larger unit: of 20 milliseconds and a divisor of 1000, 0.02 seconds. */
 export function rangeIn(divisor: number, range: Range): Range
 export function rangeIn(divisor: number, range: Range | undefined): Range | undefined

@@ -20,6 +20,14 @@ export function printable(text: string, length = 1000): string {
   return cut(clean, length)
 }
 
+/** Longer texts of several lines are cut. */
+const longestText = 1_000_000
+
+/** Foreign text of any number of lines made safe for a terminal: control and invisible characters but line feeds and tabs become `?`. */
+export function printableLines(text: string): string {
+  return cut(text, longestText).replace(unprintable, character => (/[\n\t]/.test(character) ? character : '?'))
+}
+
 /** JSON text whose invisible characters are written as escapes, so that it is as harmless to a terminal as it is to a parser. */
 export function printableJson(value: unknown): string {
   const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`

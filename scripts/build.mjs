@@ -1,7 +1,7 @@
 // Builds everything: type check aside, `build/` gets every module transpiled one to one (tests and scripts run from there),
 // `generated/` what follows from the checks, `dist/bin/` one self-contained CommonJS file per executable (CommonJS starts faster than ESM).
 // Nothing is wiped: what is stale goes, the rest is replaced, so that something running from build/ is not pulled from under.
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -157,9 +157,9 @@ const withNames = { minify: false, minifySyntax: true, minifyWhitespace: true }
  * Fills dist/bin. Bundles are moved into place when they are complete: one that is just being started stays whole.
  * The services are bundled by themselves, so that checks can be tried while one of them does not compile, and the other way round.
  * @param {string[]} entries
- * @param {ReadonlySet<string>} localChecks names of the checks that ask no libvirt
+ * @param {import('../plugin/check.js').Check<never>[]} checks
  */
-async function fillBin(entries, localChecks) {
+async function fillBin(entries, checks) {
   const bin = join(root, 'dist/bin')
   const fresh = join(root, 'dist/bin.new')
   rmSync(fresh, { recursive: true, force: true })
@@ -167,18 +167,24 @@ async function fillBin(entries, localChecks) {
   mkdirSync(bin, { recursive: true })
   writeFileSync(join(root, 'dist/package.json'), '{"type":"commonjs"}\n')
   const services = entries.filter(entry => /^sensu-kvm-(agent|server)\.ts$/.test(basename(entry)))
-  const checks = entries.filter(entry => !services.includes(entry))
+  const others = entries.filter(entry => !services.includes(entry))
   const done = await Promise.allSettled([
-    bundle(checks, fresh),
+    bundle(others, fresh),
     ...services.map(service => bundle([service], fresh, withNames)),
   ])
   for (const file of readdirSync(fresh)) {
     const name = basename(file, '.js')
-    if (checks.some(entry => basename(entry, '.ts') === name)) addCodeCache(join(fresh, file), localChecks.has(name))
+    const check = checks.find(check => check.name === name)
+    if (check) addCodeCache(join(fresh, file), check.local)
     chmodSync(join(fresh, file), 0o755)
     renameSync(join(fresh, file), join(bin, name))
   }
   const names = new Set(entries.map(entry => basename(entry, '.ts')))
+  for (const { name } of checks.filter(({ rubyLine }) => rubyLine)) {
+    const link = `${name}.rb`
+    names.add(link)
+    if (!existsSync(join(bin, link))) symlinkSync(name, join(bin, link))
+  }
   for (const name of readdirSync(bin)) {
     if (!names.has(name)) rmSync(join(bin, name))
   }
@@ -198,13 +204,13 @@ for (const folder of sources) {
 
 const generator = join(root, 'build/scripts/generate.js')
 const { generate } = await import(pathToFileURL(generator).href)
-const { problems, localChecks } = await generate(root)
+const { problems, checks } = await generate(root)
 const generated = modulesBelow('generated')
 await transpile(generated)
 removeStale('generated', generated)
 await fillBin(
   generated.filter(file => file.startsWith('generated/bin/')),
-  localChecks,
+  checks,
 )
 
 for (const problem of problems) console.error(`build: ${problem}`)

@@ -18,14 +18,14 @@ export function documentation(checks: readonly Check<never>[]): Map<string, stri
 /** A check's definition for Sensu, with the limits it has anyway spelled out so that they can be changed in place. */
 export function sampleConfiguration(check: Check<never>): string {
   const limits = Object.entries(ownOptions(check)).flatMap(([name, option]) =>
-    option.type === 'range' && option.default !== undefined && option.alias !== undefined
+    isLimit(name, option) && 'default' in option && option.default !== undefined && option.alias !== undefined
       ? [`--${kebabCase(name)} ${option.default}`]
       : [],
   )
   const metric = check.format !== 'nagios'
   const definition = {
     ...(metric ? { type: 'metric' } : {}),
-    command: [check.name, ...limits].join(' '),
+    command: [check.name, ...(check.sample === undefined ? [] : [check.sample]), ...limits].join(' '),
     subscribers: ['kvm'],
     interval: 60,
     // Longer than the check's own --timeout: Sensu's would turn an honest UNKNOWN into a CRITICAL.
@@ -33,6 +33,10 @@ export function sampleConfiguration(check: Check<never>): string {
     handlers: [metric ? check.format : 'default'],
   }
   return `${JSON.stringify({ checks: { [check.name.replace(/^check-/, '')]: definition } }, undefined, 2)}\n`
+}
+
+function isLimit(name: string, { type }: Option): boolean {
+  return type === 'range' || name === 'warning' || name === 'critical'
 }
 
 /** A check's own page. */
@@ -44,6 +48,7 @@ export function checkPage(check: Check<never>): string {
     '## Options',
     optionTable(ownOptions(check)),
     commonText(check),
+    ...(check.rubyLine ? [rubyText(check.name)] : []),
     ...(check.readWrite === true
       ? ['Needs the read-write socket of libvirt: run it as root, or as a user whom libvirt lets in.']
       : []),
@@ -59,6 +64,10 @@ function commonText({ guests, local }: Check<never>): string {
   return guests
     ? 'The options that [select guests](README.md#guests) and the [common ones](README.md#common-options) apply as well.'
     : 'The [common options](README.md#common-options) apply as well.'
+}
+
+function rubyText(name: string): string {
+  return `Takes the place of \`${name}.rb\` of sensu-plugins: [what stays the same](README.md#in-the-place-of-a-ruby-plugin).`
 }
 
 function ownOptions(check: Check<never>): OptionTable {
@@ -80,6 +89,8 @@ function indexPage(checks: readonly Check<never>[]): string {
     '## Guests',
     optionTable({ ...guestOptions, ...deliveryOptions }),
     guestsText,
+    '## In the place of a Ruby plugin',
+    rubyPluginsText(checks),
     '## Formats',
     formatsText,
   ])
@@ -109,6 +120,19 @@ With \`--per-guest\` each guest gets a result of its own, whose source is the gu
 \`.\`, \`-\` and \`_\` stay, every other byte becomes \`_x\` and two upper-case hexadecimal digits (\`my vm\` is \`my_x20vm\`), and a \`_\` in front of what looks
 like that becomes \`_x5F\`. Two guests never share a source. The check's own result then only counts the guests; it is not OK only when something
 about the host itself is wrong or the results could not be handed over.`
+
+function rubyPluginsText(checks: readonly Check<never>[]): string {
+  const names = checks.filter(({ rubyLine }) => rubyLine).map(({ name }) => code(`${name}.rb`))
+  return `These take the place of plugins of sensu-plugins: ${names.join(', ')}. A check definition for one of them works with the path of ours in its
+place; beside each executable there is a link with the plugin's name. Option letters, long names, defaults, exit statuses and the first line of the output are the plugin's, and win over
+the common options where those have the same letter or name.
+
+The command line is read as there: a value may follow its letter at once (\`-w80\`) and begin with a dash, letters of switches may be joined, long names may be cut short, the last of several
+counts; \`_\` is as good as \`-\` in long names, and a percent sign behind a number is ignored. Different is that what is no option or no number is refused with exit status 3,
+where the plugin ignored the one and took the other for 0, and that \`--help\` exits 3. Regular expressions may have Ruby's \`\\A\`, \`\\z\`, \`\\h\`, POSIX classes and a leading \`(?i)\`.
+
+Performance data follow on a line of their own, unless the first line has a \`|\` itself, of which there must be one only. Details and the other formats are there as for every check.`
+}
 
 const formatsText = `\`nagios\` prints a line of at most 255 characters, a line for each object that is not OK, and performance data. The other formats print numbers only:
 \`graphite\`, \`influxdb\` (line protocol), \`opentsdb\` (telnet \`put\`), \`prometheus\` (text exposition without time stamps, percentages as ratios)

@@ -44,9 +44,9 @@ async function loadCheck(root: string, file: string): Promise<Check<never>> {
   return check
 }
 
-/** An option must not take the name or the letter of another one, common ones included. */
+/** An option must not take the name or the letter of another one, common ones included unless an older plugin decides. */
 function assertOptions(check: Check<never>): void {
-  const common = commandLineOptions({ ...check, options: {} })
+  const common = check.rubyLine ? {} : commandLineOptions({ ...check, options: {} })
   const taken = new Set(Object.keys(common))
   const letters = new Set(Object.values(common).flatMap(option => option.alias ?? []))
   for (const [name, { alias }] of Object.entries(check.options)) {
@@ -58,9 +58,9 @@ function assertOptions(check: Check<never>): void {
 
 /**
  * Writes `generated/` and the schemas and completions of `dist/`; files whose content stays are not touched, stale ones are removed.
- * Returns what kept a check from being loaded, and the names of the checks that ask no libvirt.
+ * Returns what kept a check from being loaded, and the checks that could be.
  */
-export async function generate(root: string): Promise<{ problems: string[]; localChecks: Set<string> }> {
+export async function generate(root: string): Promise<{ problems: string[]; checks: Check<never>[] }> {
   const { checks, problems } = await loadChecks(root)
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const host = existsSync(join(root, 'libvirt/host.ts'))
@@ -72,7 +72,7 @@ export async function generate(root: string): Promise<{ problems: string[]; loca
   )
   writeFolder(join(root, 'dist/schemas'), new Map(checks.map(({ check }) => [`${check.name}.json`, schemaText(check)])))
   writeFolder(join(root, 'dist/completions'), completions(checks))
-  return { problems, localChecks: new Set(checks.filter(({ check }) => check.local).map(({ check }) => check.name)) }
+  return { problems, checks: checks.map(({ check }) => check) }
 }
 
 /** `parts`: what of the project is there, so that the build makes the rest while one of them is missing. */

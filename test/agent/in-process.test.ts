@@ -9,7 +9,7 @@ import { AgentProcess, agentFile } from './agent-process.js'
 import { ServerSide } from './server-side.js'
 
 const directory = dirname(agentFile)
-const programs = readdirSync(directory).filter(name => name.startsWith('check-'))
+const programs = readdirSync(directory).filter(name => /^check-[^.]+$/.test(name))
 const [broker, daemon] = await Promise.all([rabbitmq(t), libvirtd(t)])
 const uri = `test+unix:///default?socket=${daemon.socket}`
 const server = await ServerSide.open(t, broker.url)
@@ -30,8 +30,8 @@ async function start(t: Test, own: object = {}, more: object = {}, env: Record<s
 }
 
 /** What the executable prints and exits with. */
-function executable(program: string, words: string[]): Promise<{ output: string; status: number }> {
-  const env = { ...process.env, LIBVIRT_DEFAULT_URI: uri }
+function executable(program: string, words: string[], more = {}): Promise<{ output: string; status: number }> {
+  const env = { ...process.env, LIBVIRT_DEFAULT_URI: uri, ...more }
   return new Promise(resolve => {
     execFile(process.execPath, [join(directory, program), ...words], { env }, (error, stdout, stderr) => {
       resolve({ output: stdout + stderr, status: typeof error?.code === 'number' ? error.code : 0 })
@@ -70,6 +70,58 @@ t.test('a check inside the agent has the output and status of its executable', a
     t.strictSame({ output: result.output, status: result.status }, expected, command)
   }
 })
+
+/** A machine that stays as it is, and command lines of the checks that look at it. */
+const machine = {
+  'proc/meminfo': 'MemTotal:       16384000 kB\nMemFree:         1000000 kB\nMemAvailable:    9000000 kB\n',
+}
+const onMachine: [program: string, words: string[]][] = [
+  ['check-memory-percent', []],
+  ['check-memory-percent', ['-w', '40', '-c', '90', '-p']],
+  ['check-memory-percent', ['--format', 'prometheus']],
+]
+
+t.test(
+  'a check in the place of a Ruby plugin is the same inside the agent, under its own name and with .rb',
+  async t => {
+    // not t.testdir, which is the agent's
+    const root = makeTemporaryDirectory()
+    t.teardown(() => rmSync(root, { recursive: true }))
+    for (const [file, text] of Object.entries(machine)) {
+      mkdirSync(dirname(join(root, file)), { recursive: true })
+      writeFileSync(join(root, file), text)
+    }
+    const folder = join(root, 'bin')
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'check-load.rb'), '#!/bin/sh\necho "the plugin itself"\n')
+    chmodSync(join(folder, 'check-load.rb'), 0o755)
+    symlinkSync(join(directory, 'check-memory-percent.rb'), join(folder, 'check-memory-percent.rb'))
+    symlinkSync('/bin/sh', join(folder, 'sh'))
+    // no node there: what answers as our executable does was made inside the agent
+    const env = { SENSU_KVM_ROOT: root, PATH: folder }
+    const { name } = await start(t, {}, {}, env)
+    let number = 0
+    const answer = async (command: string) => {
+      const check = `on-machine-${++number}`
+      await server.request(`client:${name}`, { name: check, command })
+      const { output, status } = (await server.result(check)).check
+      return { output, status }
+    }
+    for (const [program, words] of onMachine) {
+      const expected = await executable(program, words, { SENSU_KVM_ROOT: root })
+      const rest = words.map(word => ` '${word}'`).join('')
+      t.strictSame(await answer(`${program}${rest}`), expected, `${program}${rest}`)
+      t.strictSame(await answer(`${directory}/${program}.rb${rest}`), expected, `${program}.rb${rest}`)
+    }
+    t.match(
+      await answer('check-memory-percent.rb'),
+      { status: 0, output: /^MEM OK - / },
+      'what the shell finds is ours',
+    )
+    t.match(await answer('check-load.rb'), { status: 0, output: 'the plugin itself\n' }, 'what the shell finds is not')
+    t.match(await answer('check-kvm-state.rb'), { status: 127 }, 'no Ruby plugin has that name')
+  },
+)
 
 t.test('a libvirt that stays away gives the same words every time, as the executable does', async t => {
   const { name } = await start(t)
