@@ -221,11 +221,11 @@ function connectionTrouble(
  * Judges the guests that answered, with the limits their metadata sets, and records a finding for each of the others. Returns what to add to the
  * summary about those.
  */
-export function judgeAnswers<T, O extends OptionValues<typeof agentOptions>>(
+export function judgeAnswers<T, More extends object, O extends OptionValues<typeof agentOptions>>(
   verdict: Verdict,
-  guests: readonly AskedGuest<T>[],
+  guests: readonly (AskedGuest<T> & More)[],
   asked: O,
-  judge: (guest: AskedGuest<T>, value: T, limits: O) => void,
+  judge: (guest: AskedGuest<T> & More, value: T, limits: O) => void,
 ): string[] {
   for (const guest of guests) {
     const trouble = troubleOf(guest, asked.grace)

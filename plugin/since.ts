@@ -4,20 +4,24 @@ import type { StateStore } from './state.js'
 const longestGapMs = 3_600_000
 const mostKept = 100_000
 
+type Entry = readonly [condition: string, sinceMs: number]
+
 interface Kept {
   readonly atMs: number
   /** By object: its condition, and when it was first seen in it (milliseconds since 1970). */
-  readonly seen: Readonly<Record<string, readonly [condition: string, sinceMs: number]>>
+  readonly seen: Readonly<Record<string, Entry>>
 }
 
 /**
  * Since when each object has been seen in its present condition, run after run (milliseconds since 1970): a lower bound of how long it has
- * lasted, and `nowMs` when it is new. What was in between two runs is not known. Objects left out are forgotten.
+ * lasted, and `nowMs` when it is new. What was in between two runs is not known. Objects left out are forgotten, but for those in `unknown`, whose
+ * condition could not be determined this time.
  */
 export async function seenSince(
   state: StateStore,
   nowMs: number,
   current: ReadonlyMap<string, string>,
+  unknown: readonly string[] = [],
 ): Promise<Map<string, number>> {
   const last = await state.read()
   const kept = isKept(last) && nowMs >= last.atMs && nowMs - last.atMs < longestGapMs ? last.seen : {}
@@ -26,14 +30,22 @@ export async function seenSince(
     const before = Object.hasOwn(kept, object) ? kept[object] : undefined
     since.set(object, before?.[0] === condition ? before[1] : nowMs)
   }
-  if (current.size > 0 || isKept(last)) await state.write(keep(nowMs, current, since))
+  const held = Object.entries(kept).filter(([object]) => unknown.includes(object))
+  if (current.size > 0 || isKept(last)) await state.write(keep(nowMs, current, since, held))
   return since
 }
 
-function keep(atMs: number, current: ReadonlyMap<string, string>, since: ReadonlyMap<string, number>): Kept | null {
-  const entries = [...current].slice(0, mostKept).map(([object, condition]) => {
-    return [object, [condition, since.get(object) ?? atMs]] as const
-  })
+function keep(
+  atMs: number,
+  current: ReadonlyMap<string, string>,
+  since: ReadonlyMap<string, number>,
+  held: readonly (readonly [object: string, entry: Entry])[],
+): Kept | null {
+  const seen = [...current].map(([object, condition]): [string, Entry] => [
+    object,
+    [condition, since.get(object) ?? atMs],
+  ])
+  const entries = [...seen, ...held].slice(0, mostKept)
   return entries.length === 0 ? null : { atMs, seen: Object.fromEntries(entries) }
 }
 

@@ -42,6 +42,14 @@ t.test('a gap of an hour and a clock that went back start anew', async t => {
   t.equal((await seenSince(state, 119 * minuteMs, now)).get('a'), 119 * minuteMs)
 })
 
+t.test('an object whose condition is not known for a while keeps its time', async t => {
+  const state = memory()
+  const now = new Map([['a', 'x']])
+  await seenSince(state, 0, now)
+  t.same([...(await seenSince(state, minuteMs, new Map(), ['a', 'b']))], [])
+  t.same([...(await seenSince(state, 2 * minuteMs, now))], [['a', 0]])
+})
+
 t.test('nothing is written while there is nothing to keep', async t => {
   const state = memory()
   await seenSince(state, 0, new Map())
