@@ -31,6 +31,8 @@ export interface InterfaceConfig {
   macAddress?: string
   /** Bridge, virtual network or device it is attached to. */
   source?: string
+  /** The Linux bridge it is to be on; only while running for one of a virtual network. Absent when it is on a virtual switch. */
+  bridge?: string
   /** Name on the host, e.g. `vnet0`; only while running. */
   device?: string
   model?: string
@@ -164,12 +166,14 @@ function readIoTune(ioTune: Element | undefined): Record<string, number> {
 
 function readInterface(device: Element): InterfaceConfig {
   const source = child(device, 'source')
+  const bridge = attribute(source, 'bridge')
   return {
     type: attribute(device, 'type') ?? 'unknown',
     linkUp: attribute(child(device, 'link'), 'state') !== 'down',
     ...present({
       macAddress: attribute(child(device, 'mac'), 'address'),
-      source: attribute(source, 'bridge') ?? attribute(source, 'network') ?? attribute(source, 'dev'),
+      source: bridge ?? attribute(source, 'network') ?? attribute(source, 'dev'),
+      bridge: child(device, 'virtualport') === undefined ? bridge : undefined,
       device: attribute(child(device, 'target'), 'dev'),
       model: attribute(child(device, 'model'), 'type'),
     }),

@@ -14,6 +14,8 @@ export interface XmlSource {
 export interface GuestConfigOptions {
   /** Guests whose XML does not contain this text are left out before anything is parsed: parsing costs more than reading. */
   containing?: string
+  /** As `containing`, for what takes more than a text to decide. */
+  wanted?: (xml: string, domain: Domain) => boolean
   signal?: AbortSignal
 }
 
@@ -24,14 +26,14 @@ export interface GuestConfigOptions {
 export async function readGuestConfigs(
   host: XmlSource,
   domains: readonly Domain[],
-  { containing = '', signal }: GuestConfigOptions = {},
+  { containing = '', wanted = () => true, signal }: GuestConfigOptions = {},
 ): Promise<Map<string, DomainConfig>> {
   const configs = new Map<string, DomainConfig>()
   const queue = domains.values()
   const work = async () => {
     for (const domain of queue) {
       const xml = await xmlOf(host, domain, signal)
-      if (xml?.includes(containing)) configs.set(domain.uuid, await parseDomainXml(xml))
+      if (xml?.includes(containing) && wanted(xml, domain)) configs.set(domain.uuid, await parseDomainXml(xml))
     }
   }
   await Promise.all(Array.from({ length: Math.min(callsAtATime, domains.length) }, work))

@@ -32,6 +32,7 @@ const guestXml = `<domain type='kvm' id='3'>
     <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/><target dev='vnet0'/>
       <model type='virtio'/><link state='down'/></interface>
     <interface type='network'><source network='default' bridge='virbr0'/></interface>
+    <interface type='bridge'><source bridge='ovs0'/><virtualport type='openvswitch'/></interface>
     <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0' state='disconnected'/></channel>
     <memballoon model='virtio'><stats period='10'/></memballoon>
@@ -101,11 +102,13 @@ t.test('what checks need is read from the XML, entities decoded', async t => {
         type: 'bridge',
         macAddress: '52:54:00:00:00:01',
         source: 'br0',
+        bridge: 'br0',
         device: 'vnet0',
         model: 'virtio',
         linkUp: false,
       },
-      { type: 'network', source: 'virbr0', linkUp: true },
+      { type: 'network', source: 'virbr0', bridge: 'virbr0', linkUp: true },
+      { type: 'bridge', source: 'ovs0', linkUp: true },
     ],
     agentChannel: { state: 'disconnected' },
     balloon: { model: 'virtio', statsPeriodSeconds: 10 },
