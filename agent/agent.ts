@@ -49,6 +49,8 @@ export class Agent {
   #working = false
   #wasConnected = false
   #stopping = false
+  /** The last attempt to subscribe has ended. */
+  #subscribed: Promise<void> = Promise.resolve()
 
   constructor(parts: AgentParts) {
     this.#parts = parts
@@ -131,6 +133,7 @@ export class Agent {
     if (!transport.connected) return
     const { subscriptions } = settings.client
     const removed = before.subscriptions.filter(entry => !subscriptions.includes(entry))
+    await this.#subscribed
     await unsubscribe(removed, funnel, transport)
     const added = subscriptions.filter(entry => !before.subscriptions.includes(entry))
     if (added.length > 0) this.#subscribe(added)
@@ -140,7 +143,7 @@ export class Agent {
     if (this.#stopping) return
     const { transport, settings, log, funnel, onMessage } = this.#parts
     const client = { ...settings.client, subscriptions }
-    subscribeAll({ client, funnel, transport, log, onMessage }).catch((error: unknown) => {
+    this.#subscribed = subscribeAll({ client, funnel, transport, log, onMessage }).catch((error: unknown) => {
       log.error('transport connection error', { error: String(error) })
     })
   }

@@ -134,7 +134,8 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
         error: message,
       })
     } else if (tlsReason === undefined && code?.startsWith('E') && !code.startsWith('ERR_')) {
-      this.log.error(`[amqp] Detected TCP connection failure: Errno::${code}`)
+      const { hostname: host, port } = endpoint.connect
+      this.log.error(`[amqp] Detected TCP connection failure: Errno::${code}`, { host, port })
     } else {
       this.log.error('transport connection error', {
         reason: tlsReason ?? 'connection failed',

@@ -88,7 +88,20 @@ t.test(
   },
 )
 
-t.test('of two brokers the agent takes the one that is there, and goes to the other when it dies', async t => {
+t.test('of two brokers one that is away at the start costs one pause', async t => {
+  // each start shuffles the list anew: until one has begun with the wrong one
+  for (let round = 1; ; round++) {
+    const agent = start(t, `patient-${round}`, [{ port: 1 }, broker.url()])
+    await server.keepalive(`patient-${round}`)
+    const failure = agent.lines.find(({ level }) => level === 'error')
+    t.strictSame(await agent.stop(), { status: 0, signal: null })
+    if (failure === undefined && round < 20) continue
+    t.match(failure, { message: '[amqp] Detected TCP connection failure: Errno::ECONNREFUSED', port: 1 })
+    break
+  }
+})
+
+t.test('when the broker dies, the agent goes to the other one of its list, with what it could not deliver', async t => {
   const other = await ServerSide.open(t, second.url)
   const proxy = await TcpProxy.start(second.port)
   t.teardown(() => proxy.stop())

@@ -179,6 +179,10 @@ async function replayRequests(t: Test, agent: AgentProcess, client: string, name
     // what it would say by mistake, it has said before it answers the next request
     await side.request(`client:${client}`, { name: `after_${name}`, command: 'true' })
     await side.result(`after_${name}`)
+    // the result and the log come on different ways
+    const answered = ({ message, payload }: LogLine) =>
+      message === 'publishing check result' && JSON.stringify(payload).includes(`"after_${name}"`)
+    await untilTold(agent, lines => lines.slice(before.lines).some(answered))
     const results = ofClient().filter(({ text }) => !text.includes('"after_'))
     t.strictSame(
       results.map(({ text }) => withoutPlace(text)),

@@ -258,6 +258,8 @@ t.test('a refused connection and a name that does not resolve are named', async 
   refused.transport.connect().catch(() => {})
   t.match(await refused.log.next('error', 1), {
     message: '[amqp] Detected TCP connection failure: Errno::ECONNREFUSED',
+    host: broker.host,
+    port: 1,
   })
   const unknown = open(t, { host: 'no-such-host.invalid' })
   unknown.transport.connect().catch(() => {})
