@@ -53,7 +53,7 @@ export class FileState implements StateKeeper {
     const path = () => join(this.#directory(key.directory), stateFileName(key))
     return {
       read: async () => keptValue(readOwnFile(path()), keyText(key)),
-      write: async value => replaceFile(path(), JSON.stringify({ key: keyText(key), value })),
+      write: async value => keep(path(), JSON.stringify({ key: keyText(key), value })),
     }
   }
 
@@ -120,7 +120,18 @@ function readOwnFile(path: string): string | undefined {
   }
 }
 
-function replaceFile(path: string, text: string): void {
+function keep(path: string, text: string): void {
+  try {
+    replaceFile(path, text)
+  } catch (error) {
+    throw new StateError(
+      `cannot keep numbers for the next run: ${reasonOf(error)}: choose a directory with --state-dir`,
+    )
+  }
+}
+
+/** Writes a file of mode 0600, all or nothing; a symbolic link is replaced, not followed. Throws what the file system says. */
+export function replaceFile(path: string, text: string): void {
   const temporary = `${path}.${process.pid}-${process.hrtime.bigint()}`
   try {
     // 'wx' is O_CREAT | O_EXCL: an existing file or link is never opened.
@@ -128,9 +139,7 @@ function replaceFile(path: string, text: string): void {
     renameSync(temporary, path)
   } catch (error) {
     rmSync(temporary, { force: true })
-    throw new StateError(
-      `cannot keep numbers for the next run: ${reasonOf(error)}: choose a directory with --state-dir`,
-    )
+    throw error
   }
 }
 

@@ -36,7 +36,7 @@ export function sampleConfiguration(check: Check<never>): string {
 }
 
 function isLimit(name: string, { type }: Option): boolean {
-  return type === 'range' || name === 'warning' || name === 'critical'
+  return type === 'range' || /^(?:warn(?:ing)?|crit(?:ical)?)$/.test(name)
 }
 
 /** A check's own page. */

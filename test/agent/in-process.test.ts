@@ -74,11 +74,18 @@ t.test('a check inside the agent has the output and status of its executable', a
 /** A machine that stays as it is, and command lines of the checks that look at it. */
 const machine = {
   'proc/meminfo': 'MemTotal:       16384000 kB\nMemFree:         1000000 kB\nMemAvailable:    9000000 kB\n',
+  'proc/loadavg': '3.00 2.50 1.33 2/345 6789\n',
+  'proc/cpuinfo': 'processor\t: 0\nprocessor\t: 1\n',
+  'proc/stat': 'cpu  1000 200 300 8000 100 10 20 30 40 5\n',
 }
 const onMachine: [program: string, words: string[]][] = [
   ['check-memory-percent', []],
   ['check-memory-percent', ['-w', '40', '-c', '90', '-p']],
   ['check-memory-percent', ['--format', 'prometheus']],
+  ['check-load', []],
+  ['check-load', ['-w', '1,1,1', '--format', 'prometheus']],
+  ['check-load', ['-w', '5']],
+  ['check-cpu', ['--sleep', '0.1']],
 ]
 
 t.test(
