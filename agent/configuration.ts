@@ -1,4 +1,4 @@
-import { unsupportedFilters } from '../pipeline/filter.js'
+import { filterFaults } from '../pipeline/filter.js'
 import type { ServiceOptions } from '../sensu/command-line.js'
 import { type Environment, type LoadedSettings, loadSettings } from '../sensu/settings.js'
 import { type AgentSettings, readAgentSettings } from './settings.js'
@@ -16,6 +16,6 @@ export function loadConfiguration(options: ServiceOptions, environment: Environm
   const unloaded = loaded.errors.some(error => error.object === undefined)
   if (unloaded) return { ...loaded, own }
   const usable = loaded.errors.length === 0 && errors.length === 0
-  const pipeline = usable && own['results.to'] === 'redis' ? unsupportedFilters(loaded.settings.filters) : []
+  const pipeline = usable && own['results.to'] === 'redis' ? filterFaults(loaded.settings.filters) : []
   return { ...loaded, own, errors: [...loaded.errors, ...errors, ...pipeline] }
 }

@@ -2,7 +2,8 @@ import { isObject, isSet } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
 import { isInTimeWindows } from '../sensu/time-windows.js'
 import type { Json, JsonObject } from '../sensu/types.js'
-import { attributesMatch, expressionPaths } from './attributes-match.js'
+import { attributesMatch, expressionFaults } from './attributes-match.js'
+import { dependenciesRefuse, type EventLookup } from './check-dependencies.js'
 import type { NamedHandler } from './resolve-handlers.js'
 
 /** Statuses 0 to 3; every other one is unknown. A negative status counts from the end, as it does in Sensu 1.9. */
@@ -19,37 +20,47 @@ export function severityOf(status: number): string {
   return severities.at(status) ?? 'unknown'
 }
 
+/** What events are filtered with. */
+export interface FilterSurroundings {
+  filters: { [name: string]: JsonObject | undefined }
+  events: EventLookup
+  logger: Logger
+  now: Date
+}
+
 /**
  * Whether and why an event does not reach a handler, in Sensu's order: handling switched off, flapping, severity, silence, filters.
- * Unknown filters are logged and let events pass.
+ * Unknown filters, and those that cannot be asked, are logged and let events pass.
  */
-export function refusalOf(
+export async function refusalOf(
   handler: NamedHandler,
   event: JsonObject,
-  filters: { [name: string]: JsonObject | undefined },
-  now: Date,
-  logger: Logger,
-): Refusal | undefined {
+  surroundings: FilterSurroundings,
+): Promise<Refusal | undefined> {
   const check = isObject(event['check']) ? event['check'] : {}
   if (check['handle'] === false) return { message: 'event handling disabled for event' }
   if (event['action'] === 'flapping' && handler['handle_flapping'] !== true)
     return { message: 'handler does not handle action' }
   if (!handlesSeverity(handler, event, check)) return { message: 'handler does not handle event severity' }
   if (event['silenced'] === true && handler['handle_silenced'] !== true) return { message: 'handler is silenced' }
-  const filter = filterNames(handler).find(name => filterRefuses(name, event, check, filters, now, logger))
-  return filter === undefined ? undefined : { message: 'event was filtered', filter: String(filter) }
+  for (const name of filterNames(handler)) {
+    if (await filterRefuses(name, event, check, surroundings)) {
+      return { message: 'event was filtered', filter: String(name) }
+    }
+  }
+  return undefined
 }
 
-/** Problems of configured filters that this version cannot evaluate, worded like Sensu's configuration errors. */
-export function unsupportedFilters(filters: {
+/** Expressions of configured filters that are not understood, worded like Sensu's configuration errors. */
+export function filterFaults(filters: {
   [name: string]: JsonObject | undefined
 }): { object: JsonObject; message: string }[] {
   return Object.entries(filters).flatMap(([name, filter]) => {
     const attributes = filter?.['attributes']
     if (!isObject(attributes)) return []
-    return expressionPaths(attributes).map(path => ({
+    return expressionFaults(attributes).map(({ path, fault }) => ({
       object: { ...filter, name },
-      message: `filter ${name}: attribute ${path} is a Ruby expression (eval:), which is not supported; compare with a value instead`,
+      message: `filter ${name}: the expression of attribute ${path} is not supported: ${fault}`,
     }))
   })
 }
@@ -67,26 +78,35 @@ function filterNames(handler: NamedHandler): Json[] {
   return handler['filter'] === undefined || handler['filter'] === null ? [] : [handler['filter']]
 }
 
-function filterRefuses(
+async function filterRefuses(
   name: Json,
   event: JsonObject,
   check: JsonObject,
-  filters: { [name: string]: JsonObject | undefined },
-  now: Date,
-  logger: Logger,
-): boolean {
+  { filters, events, logger, now }: FilterSurroundings,
+): Promise<boolean> {
   const known = typeof name === 'string' ? name : ''
   const filter = Object.hasOwn(filters, known) ? filters[known] : undefined
-  if (filter !== undefined) return nativeFilterRefuses(filter, event, now)
-  if (known === 'occurrences') return occurrencesRefuse(event, check)
-  logger.error('unknown filter', { filter_name: name })
-  return false
+  if (filter !== undefined) return nativeFilterRefuses(filter, event, now, logger)
+  switch (known) {
+    case 'occurrences':
+      return occurrencesRefuse(event, check)
+    case 'check_dependencies':
+      try {
+        return await dependenciesRefuse(event, events)
+      } catch (error) {
+        logger.error('failed to query events for check dependencies', { error: String(error) })
+        return false
+      }
+    default:
+      logger.error('unknown filter', { filter_name: name })
+      return false
+  }
 }
 
-function nativeFilterRefuses(filter: JsonObject, event: JsonObject, now: Date): boolean {
+function nativeFilterRefuses(filter: JsonObject, event: JsonObject, now: Date, log: Logger): boolean {
   if (isSet(filter['when']) && !isInTimeWindows(filter['when'], now)) return false
   const attributes = filter['attributes']
-  const matched = attributesMatch(event, isObject(attributes) ? attributes : {})
+  const matched = attributesMatch(event, isObject(attributes) ? attributes : {}, { now, log })
   return filter['negate'] === true ? matched : !matched
 }
 

@@ -4,6 +4,7 @@ import { isObject, toNumber } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
 import type { Spawner } from '../sensu/spawn.js'
 import type { Json, JsonObject } from '../sensu/types.js'
+import type { BuiltInHandler } from './built-in-handlers.js'
 import type { NamedHandler } from './resolve-handlers.js'
 
 /** Sensu's default for tcp handlers. Pipe handlers have none. */
@@ -17,6 +18,7 @@ export interface HandlerSurroundings {
   spawner: Spawner
   logger: Logger
   publish?: PublishEvent | undefined
+  builtIn: Readonly<Record<string, BuiltInHandler>>
 }
 
 /** Hands event data to one handler and logs what came of it. Never rejects: a handler's failure is its own. */
@@ -38,7 +40,7 @@ export async function callHandler(
       case 'transport':
         return await callTransport(handler, data, surroundings)
       case 'extension':
-        return callDebug(handler, data, eventId, logger)
+        return await callBuiltIn(handler, data, eventId, surroundings)
       default:
         throw new Error(`unknown handler type ${String(handler['type'])}`)
     }
@@ -114,10 +116,17 @@ async function callTransport(handler: NamedHandler, data: Buffer, { publish }: H
   await publish(pipe, data)
 }
 
-/** The built-in handler `debug` answers with what it was given. */
-function callDebug(handler: NamedHandler, data: Buffer, eventId: Json, logger: Logger): void {
-  const entry = { extension: handler, event: { id: eventId }, output: data.toString(), status: 0 }
-  if (data.length === 0) logger.debug('handler extension output', entry)
+async function callBuiltIn(
+  handler: NamedHandler,
+  data: Buffer,
+  eventId: Json,
+  { builtIn, logger }: HandlerSurroundings,
+): Promise<void> {
+  const run = builtIn[handler.name]
+  if (run === undefined) throw new Error(`there is no extension ${handler.name}`)
+  const { output, status } = await run(data)
+  const entry = { extension: handler, event: { id: eventId }, output, status }
+  if (output === '' && status === 0) logger.debug('handler extension output', entry)
   else logger.info('handler extension output', entry)
 }
 

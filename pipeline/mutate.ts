@@ -27,7 +27,8 @@ export async function mutate(
   if (mutator !== undefined) return runMutator({ ...mutator, name: known }, { event, text }, spawner, logger)
   if (known === 'json') return Buffer.from(text)
   if (known === 'only_check_output') return checkOutput(event)
-  logger.error('unknown mutator', { mutator_name: name })
+  if (known === 'ruby_hash' && handler['type'] === 'pipe') refuseRubyHash(handler, event, logger)
+  else logger.error('unknown mutator', { mutator_name: name })
   return undefined
 }
 
@@ -42,6 +43,12 @@ async function runMutator(
   if (status === 0) return output
   logger.error('mutator error', { mutator, event, output: output.toString(), status })
   return undefined
+}
+
+/** Sensu's mutator `ruby_hash` is for its extensions; what handlers of type pipe make of it is this. */
+function refuseRubyHash(handler: NamedHandler, event: JsonObject, logger: Logger): void {
+  const output = 'Unexpected error: the mutator ruby_hash makes nothing that a command could read'
+  logger.error('handler output', { handler, event: { id: event['id'] ?? null }, output: [output] })
 }
 
 function checkOutput(event: JsonObject): Buffer {

@@ -7,10 +7,12 @@ import type { Json, JsonObject } from '../sensu/types.js'
 import { flapThresholds } from '../store/result-script.js'
 import type { Store, StoredEvent } from '../store/store.js'
 import { StoreOverflowError } from '../store/write-queue.js'
+import { type BuiltInHandler, builtInHandlers } from './built-in-handlers.js'
 import { composeResult, namePattern } from './compose.js'
-import { refusalOf, unsupportedFilters } from './filter.js'
+import { filterFaults, refusalOf } from './filter.js'
 import { callHandler, type PublishEvent } from './handle.js'
 import { type EventInHand, mutate } from './mutate.js'
+import { removeClient } from './remove-client.js'
 import { handlerNames, type NamedHandler, resolveHandlers } from './resolve-handlers.js'
 
 /** Definitions by name, the part of Sensu's settings that the pipeline reads. */
@@ -36,7 +38,7 @@ export interface PipelineOptions {
 
 /** What is wrong with the settings for this pipeline: entries like those of Sensu's own validation. */
 export function validatePipelineSettings(settings: PipelineSettings): { object: JsonObject; message: string }[] {
-  return unsupportedFilters(settings.filters)
+  return filterFaults(settings.filters)
 }
 
 /**
@@ -51,6 +53,7 @@ export class Pipeline {
   readonly #now: () => Date
   readonly #publish: PublishEvent | undefined
   readonly #maximumHandlers: number
+  readonly #builtIn: Readonly<Record<string, BuiltInHandler>>
   readonly #inProgress = new Set<Promise<void>>()
   #handlerCount = 0
 
@@ -65,6 +68,7 @@ export class Pipeline {
     this.#now = options.now ?? (() => new Date())
     this.#publish = options.publish
     this.#maximumHandlers = options.maximumHandlers ?? 10_000
+    this.#builtIn = builtInHandlers(name => removeClient(name, this.#store, result => this.#processResult(result)))
   }
 
   /**
@@ -155,8 +159,8 @@ export class Pipeline {
     const check = isObject(event['check']) ? event['check'] : {}
     if (check['type'] === 'metric') this.#logger.debug('processing event', { event })
     else this.#logger.info('processing event', { event })
-    for (const handler of resolveHandlers(handlerNames(check), this.#settings.handlers, this.#logger)) {
-      if (this.#refuses(handler, event)) continue
+    const builtIn = Object.keys(this.#builtIn)
+    for (const handler of resolveHandlers(handlerNames(check), this.#settings.handlers, builtIn, this.#logger)) {
       if (this.#handlerCount >= this.#maximumHandlers) {
         this.#logger.error('handler dropped, too many are running', {
           handler,
@@ -172,19 +176,21 @@ export class Pipeline {
     }
   }
 
-  #refuses(handler: NamedHandler, event: JsonObject): boolean {
-    const refusal = refusalOf(handler, event, this.#settings.filters, this.#now(), this.#logger)
-    if (refusal === undefined) return false
-    const filter = refusal.filter === undefined ? {} : { filter: refusal.filter }
-    this.#logger.info(refusal.message, { handler, event, ...filter })
-    return true
-  }
-
+  /** Filter, mutator, handler. */
   async #callHandler(handler: NamedHandler, inHand: EventInHand): Promise<void> {
-    const data = await mutate(handler, inHand, this.#settings.mutators, this.#spawner, this.#logger)
+    const { event } = inHand
+    const { filters, mutators } = this.#settings
+    const logger = this.#logger
+    const refusal = await refusalOf(handler, event, { filters, events: this.#store, logger, now: this.#now() })
+    if (refusal !== undefined) {
+      const filter = refusal.filter === undefined ? {} : { filter: refusal.filter }
+      logger.info(refusal.message, { handler, event, ...filter })
+      return
+    }
+    const data = await mutate(handler, inHand, mutators, this.#spawner, logger)
     if (data === undefined) return
-    const surroundings = { spawner: this.#spawner, logger: this.#logger, publish: this.#publish }
-    await callHandler(handler, data, inHand.event['id'] ?? null, surroundings)
+    const surroundings = { spawner: this.#spawner, logger, publish: this.#publish, builtIn: this.#builtIn }
+    await callHandler(handler, data, event['id'] ?? null, surroundings)
   }
 
   /** Runs one piece of work that idle() waits for; its failure is logged here, once. Overflows are the store's to report. */

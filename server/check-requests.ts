@@ -51,7 +51,7 @@ export class CheckRequests {
     const requests: CheckDefinition[] = []
     if (!isObject(wanted) || entriesOf(wanted).length === 0) return requests
     for await (const client of store.clients()) {
-      if (!attributesMatch(client, wanted, log)) continue
+      if (!attributesMatch(client, wanted, { now: new Date(), log })) continue
       log.debug('creating a proxy check request', { client, check })
       const { value, unmatched } = substituteTokens(check, client)
       if (unmatched.length === 0) {

@@ -46,6 +46,11 @@ export async function* readEvents(redis: Redis): AsyncGenerator<JsonObject> {
   }
 }
 
+/** All current events of one client. */
+export async function readClientEvents(redis: Redis, client: string): Promise<JsonObject[]> {
+  return (await redis.hvals(eventsKey(client))).flatMap(parsedObject)
+}
+
 async function* clientSlices(redis: Redis): AsyncGenerator<string[]> {
   const seen = new Set<string>()
   let cursor = '0'

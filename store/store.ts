@@ -12,7 +12,8 @@ import {
   type TtlResult,
 } from './monitor-reader.js'
 import { redisOptions } from './redis-settings.js'
-import { readClients, readEvents, readResults, type StoredCheckResult } from './registry-reader.js'
+import { readClientEvents, readClients, readEvents, readResults, type StoredCheckResult } from './registry-reader.js'
+import { removeClient } from './remove-client.js'
 import { type ResultInput, resultCall, type UnstoredEventInput, unstoredEventCall } from './result-script.js'
 import { storeClientScript } from './store-client-3.lua.js'
 import { storeResultScript } from './store-result-11.lua.js'
@@ -183,6 +184,30 @@ export class Store {
   /** Whether any client of a subscription has a current event of a check. */
   subscriptionHasEvent(subscription: string, check: string): Promise<boolean> {
     return subscriptionHasEvent(this.#readable(), subscription, check)
+  }
+
+  async hasClient(client: string): Promise<boolean> {
+    return (await this.#readable().exists(clientKey(client))) === 1
+  }
+
+  /** Null when there is no such key, empty for a client without signature. */
+  clientSignature(client: string): Promise<string | null> {
+    return this.#readable().get(clientSignatureKey(client))
+  }
+
+  /** Current events of one client. */
+  clientEvents(client: string): Promise<JsonObject[]> {
+    return readClientEvents(this.#readable(), client)
+  }
+
+  /** From now on nothing of this client is accepted. */
+  async invalidateClient(client: string): Promise<void> {
+    await this.#readable().set(clientSignatureKey(client), 'invalidated')
+  }
+
+  /** Removes a client and everything stored of it; the signature is kept for some seconds when that is given. */
+  async removeClient(client: string, keepSignatureSeconds?: number): Promise<void> {
+    await removeClient(this.#readable(), client, keepSignatureSeconds)
   }
 
   /** The locks of leader tasks, in the name of a server. */

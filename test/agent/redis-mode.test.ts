@@ -69,8 +69,11 @@ t.test('without a broker checks still run and results still arrive in redis', as
 })
 
 t.test('what the pipeline cannot use is a configuration error', async t => {
-  const filters = { when: { attributes: { check: { status: 'eval: value == 2' } } } }
+  const filters = { when: { attributes: { check: { status: 'eval: exit' } } } }
   const agent = new AgentProcess(t, { files: configuration('refused', { filters }), args: ['--validate_config'] })
   t.strictSame(await agent.exit, { status: 2, signal: null })
-  t.match(agent.text.join('\n'), /configuration is invalid.*filter when: attribute .*status is a Ruby expression/s)
+  t.match(
+    agent.text.join('\n'),
+    /configuration is invalid.*filter when: the expression of attribute check.status is not supported/s,
+  )
 })

@@ -1,0 +1,111 @@
+import t from 'tap'
+import { compileExpression } from '../../pipeline/expression.js'
+import { Float } from '../../sensu/json-value.js'
+import type { Json } from '../../sensu/types.js'
+
+/** A Sunday, 14:05:09 local time. */
+const now = new Date(2026, 10, 22, 14, 5, 9)
+
+function holds(expression: string, value: Json = null): boolean {
+  return compileExpression(expression)(value, now)
+}
+
+const truths: [expression: string, value?: Json][] = [
+  // the forms that Sensu's own documentation shows
+  ['value == 1 || value % 60 == 0', 120],
+  ['value == 1 || value % 60 == 0', 1],
+  ['value > 3', 4],
+  ['value.to_i >= 3', '3'],
+  ['[0,1,2].include?(Time.at(value).wday) || true', 0],
+  ['Time.now.hour.between?(9, 17)'],
+  ['(9..17).include?(Time.now.hour) && !Time.now.saturday?'],
+  ['!Time.now.wday.between?(1, 5)'],
+  ['Time.now.strftime("%H:%M") == "14:05"'],
+  ['Time.now.to_i - value.to_i < 600', Math.floor(now.getTime() / 1000) - 10],
+  ['value.nil? || value < 3'],
+  ['value =~ /^db-\\d+$/', 'db-12'],
+  ['value !~ /test/', 'production'],
+  ['value.match(/prod|stage/i)', 'PRODUCTION'],
+  ['value.match?(/^second$/)', 'first\nsecond'],
+  ['%w[prod stage].include?(value)', 'prod'],
+  ["value.include?('web') and not value.include?('db')", ['web', 'app']],
+  ['value.any? { |name| name.start_with?("web") }', ['db1', 'web1']],
+  ['value.count { |status| status != "0" } > 1', ['0', '1', '2']],
+  ['value[-1] == "2" && value[-2] == "0"', ['0', '2']],
+  ['value[:tier] == "gold" && value.key?(:site)', { tier: 'gold', site: 'x' }],
+  ['value.dig(:a, :b) == 1', { a: { b: 1 } }],
+  ['value.split(",").map { |part| part.strip }.include?("b")', 'a, b'],
+  ['value ? value.length > 2 : false', 'abc'],
+  ['(value || 5) == 5'],
+  ['value&.length.nil?'],
+  // numbers as Ruby has them
+  ['-7 / 2 == -4 && -7 % 3 == 2'],
+  ['7 / 2 == 3 && 7 / 2.0 == 3.5 && 1 == 1.0'],
+  ['2 + 3 * 4 - 1 == 13 && (2 + 3) * 4 == 20'],
+  ['value == 12345678901234567890', 12345678901234567890n],
+  ['value.to_f > 0.5', '0.75'],
+  ['value == 1', new Float(1)],
+  ['(1_000 <=> 1000) == 0'],
+  // truth: 0 and the empty text are true
+  ['value', 0],
+  ['value', ''],
+  ['value =~ /x/ || "no"', 'a'],
+]
+
+t.test('expressions that hold', async t => {
+  for (const [expression, value] of truths) t.ok(holds(expression, value), expression)
+})
+
+const falsehoods: [expression: string, value?: Json][] = [
+  [''],
+  ['   '],
+  ['nil'],
+  ['value', null],
+  ['value == "5"', 5],
+  ['value =~ /x/', null],
+  ['value["tier"] == "gold"', { tier: 'gold' }],
+  ['value > 3 && value < 5', 9],
+  ['/\\Asecond/ =~ value', 'first\nsecond'],
+  ['not value', true],
+]
+
+t.test('expressions that do not', async t => {
+  for (const [expression, value] of falsehoods) t.notOk(holds(expression, value), expression)
+})
+
+t.test('what is not in the language is refused when it is read, with the place', async t => {
+  const refused: [expression: string, reason: RegExp][] = [
+    ['syntax error (', /unknown name syntax at character 1/],
+    ['(value', /it ends too early/],
+    ["value = 'x'; true", /unexpected = at character 7/],
+    ['`id`', /unexpected ` at character 1/],
+    ['system("id")', /unknown name system/],
+    ['value.instance_eval("exit")', /unknown method instance_eval at character 7/],
+    ['value.send(:exit)', /unknown method send/],
+    ['value.constructor', /unknown method constructor/],
+    ['File.read("/etc/passwd")', /unknown name File/],
+    ['Time.sleep', /unexpected sleep/],
+    ['"#{value}" == "x"', /texts with #/],
+    ['value =~ /(/', /Invalid regular expression/],
+    ['value.any? { name == 1 }', /unexpected name/],
+    ['value.any? { |x| x } && x', /unknown name x/],
+    [`${'('.repeat(60)}1${')'.repeat(60)}`, /nested deeper/],
+    [`value == '${'x'.repeat(10_000)}'`, /longer than/],
+  ]
+  for (const [expression, reason] of refused) {
+    t.throws(() => compileExpression(expression), { name: 'ExpressionError', message: reason }, expression.slice(0, 50))
+  }
+})
+
+t.test('what a value cannot do is an error when it is evaluated', async t => {
+  const failing: [expression: string, value: Json, reason: string][] = [
+    ['value > 1', null, "undefined method `>' for nil"],
+    ['value + 1 > 0', null, "undefined method `+' for nil"],
+    ['value > 1', 'a', 'comparison of a text with a number failed'],
+    ['value.include?("x")', 5, "undefined method `include?' for a number"],
+    ['1 / value == 0', 0, 'divided by 0'],
+  ]
+  for (const [expression, value, message] of failing) {
+    t.throws(() => holds(expression, value), { message }, expression)
+  }
+})
