@@ -20,6 +20,9 @@ export interface AgentOptions {
   env?: Record<string, string>
 }
 
+/** As long as anything takes that is to come at all. */
+const PATIENCE_MS = 20_000
+
 /** How an agent ended. */
 export interface AgentExit {
   status: number | null
@@ -110,6 +113,16 @@ export class AgentProcess {
     }
   }
 
+  /** Waits for a condition on what was logged; a comparison tells more than a test that waits for ever, so the wait is bounded. */
+  async until(condition: () => boolean): Promise<void> {
+    const late = AbortSignal.timeout(PATIENCE_MS)
+    late.addEventListener('abort', () => this.#wake())
+    while (!condition() && !late.aborted) {
+      if (this.#ended) throw new Error(`the agent ended: ${this.text.join('\n')}`)
+      await new Promise<void>(resolve => this.#waiting.push(resolve))
+    }
+  }
+
   async #exit(): Promise<AgentExit> {
     const [status, signal] = await once(this.#child, 'close')
     this.#ended = true
@@ -153,7 +166,8 @@ function directories(directory: string): NodeJS.ProcessEnv {
   return { SENSU_LOADED_TEMPFILE_DIR: directory, SENSU_KVM_STATE_DIR: join(directory, 'state') }
 }
 
-function cleanEnvironment(): NodeJS.ProcessEnv {
+/** The environment without what configures an agent. */
+export function cleanEnvironment(): NodeJS.ProcessEnv {
   const entries = Object.entries(process.env).filter(([name]) => !/^(SENSU_|RABBITMQ_URL|REDIS_|LIBVIRT_)/.test(name))
   return Object.fromEntries(entries)
 }

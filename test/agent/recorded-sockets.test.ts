@@ -1,138 +1,144 @@
-// Replays recorded conversations with the local sockets of Sensu 1.9 against the built agent: answers byte for byte, results except for times.
+// Replays recorded conversations with the local sockets of Sensu 1.9 against the built agent: answers byte for byte, results, log.
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
-import t from 'tap'
+import t, { type Test } from 'tap'
+import { findFreePort } from '../../scripts/services/process.js'
 import { rabbitmq } from '../support/services.js'
-import { AgentProcess } from './agent-process.js'
+import { AgentProcess, type LogLine } from './agent-process.js'
+import { comparableLogs, type RecordedCase, Recordings, recordedConfiguration, withoutPlace } from './recordings.js'
 import { ServerSide } from './server-side.js'
 
-const fixtures = fileURLToPath(new URL('../../../test/fixtures/client/', import.meta.url))
-const configurations = fileURLToPath(new URL('../../../test/fixtures/client-config/', import.meta.url))
+const client = 'probe-a'
+/** A connection that is still open after this long is one that stays open. */
+const STAYS_OPEN_MS = 1200
 
-/** Cases that differ on purpose, or are tested elsewhere, with the reason. */
-const left: Record<string, string> = {
-  tcp_raw_nan: 'NaN is no JSON and is refused',
-  tcp_complete_then_half_close: 'recorded in words',
-  tcp_after_udp_still_works: 'recorded in words',
-  tcp_large_100k: 'recorded abbreviated',
-  tcp_never_sends: 'open for ever',
-  http_settings_malformed_basic: 'malformed credentials are refused instead of an internal error',
-  http_protect_all_endpoints: 'of another client',
-  http_no_credentials_configured_settings: 'of another client',
-  http_incomplete_request: 'open for ever',
+const recordings = new Recordings('agent/recorded-sockets')
+const broker = await rabbitmq(t)
+const { host, port, vhost, user, password } = broker
+const server = await ServerSide.open(t, broker.url)
+const files = {
+  '01_client.json': recordedConfiguration('a__01_client'),
+  '02_conn.json': recordedConfiguration('a__02_conn'),
+  '03_checks.json': recordedConfiguration('a__03_checks'),
+}
+const socketPort = await findFreePort()
+const httpPort = await findFreePort()
+files['01_client.json'].client.socket.port = socketPort
+files['01_client.json'].client.http_socket.port = httpPort
+files['02_conn.json'].rabbitmq = { host, port, vhost, user, password }
+const agent = new AgentProcess(t, { files })
+await server.keepalive(client)
+
+/** What a recorded client sent, piece by piece. Long texts were recorded abbreviated. */
+function chunksOf({ name, input }: RecordedCase): Buffer[] {
+  if (name === 'tcp_complete_then_half_close') return [Buffer.from('{"name":"s_half","output":"o"}\n')]
+  const chunks = (input['chunks'] ?? [input['datagram'] ?? input['request'] ?? input.raw]) as (
+    | string
+    | { base64: string }
+  )[]
+  return chunks.map(chunk => {
+    if (typeof chunk !== 'string') return Buffer.from(chunk.base64, 'base64')
+    const [, head = chunk, bytes] = /^(.*x)\.\.\.\((\d+) bytes\)$/.exec(chunk) ?? []
+    const end = name.endsWith('missing_end') || bytes === undefined ? '' : '"}'
+    return Buffer.from(bytes === undefined ? chunk : head.padEnd(Number(bytes) - end.length, 'x') + end)
+  })
 }
 
-interface Conversation {
-  name: string
-  chunks: Buffer[]
-  gapMs: number
-  end: boolean
-  response: string
-  /** JSON texts or documents, without the times. */
-  results: unknown[]
-}
-
-function recorded(prefix: string): Conversation[] {
-  return readdirSync(fixtures)
-    .filter(file => file.startsWith(prefix) && left[file.replace('.json', '')] === undefined)
-    .flatMap(file => {
-      const { case: name, input, observed } = JSON.parse(readFileSync(fixtures + file, 'utf8'))
-      const chunks = input.chunks ?? (input.raw === undefined ? [input.request] : [input.raw])
-      if (chunks[0] === undefined || observed.closed === false || JSON.stringify(chunks).includes('bytes)')) return []
-      return [
-        {
-          name,
-          chunks: chunks.map((chunk: string | { base64: string }) =>
-            typeof chunk === 'string' ? Buffer.from(chunk) : Buffer.from(chunk.base64, 'base64'),
-          ),
-          gapMs: input.gap ?? 0,
-          end: input.end === true,
-          response: observed.response ?? '',
-          results: (observed.results ?? []).map((result: unknown) =>
-            typeof result === 'string' ? JSON.parse(result) : result,
-          ),
-        },
-      ]
-    })
-}
-
-/** Sends the chunks and returns everything that came back until the other side closed. */
-async function converse(port: number, { chunks, gapMs, end }: Conversation): Promise<string> {
+/** Sends the chunks; returns everything that came back, and whether the other side closed. */
+async function converse(recorded: RecordedCase, port: number): Promise<{ response: string; closed: boolean }> {
+  const { name, input, observed } = recorded
   const socket = connect(port, '127.0.0.1')
   const received: Buffer[] = []
   socket.on('data', data => received.push(data))
   socket.on('error', () => {})
-  const closed = once(socket, 'close')
+  const closed = once(socket, 'close').then(() => true)
   await once(socket, 'connect')
-  for (const [index, chunk] of chunks.entries()) {
-    // the pause between chunks is what the recording is about
-    if (index > 0 && gapMs > 0) await sleep(gapMs)
+  for (const [index, chunk] of chunksOf(recorded).entries()) {
+    // the pause between chunks is what such a recording is about
+    if (index > 0) await sleep(Number(input['gap'] ?? 0))
     if (socket.writable) socket.write(chunk)
   }
-  if (end) socket.end()
-  await closed
-  return Buffer.concat(received).toString()
+  if (input['end'] === true || name === 'tcp_complete_then_half_close') socket.end()
+  const staysOpen = observed['closed'] === false
+  const ended = await Promise.race([closed, ...(staysOpen ? [sleep(STAYS_OPEN_MS, false)] : [])])
+  socket.destroy()
+  return { response: Buffer.concat(received).toString(), closed: ended }
 }
 
-function withoutTimes(result: unknown): string {
-  return JSON.stringify(result).replace(/"(executed|issued)":1\d{9}/g, '"$1":0')
-}
-
-/** The broker's settings and the ports are this run's own, and so is the length of what shows them. */
-function withoutPlaces(response: string): string {
-  return response
-    .replace(/"rabbitmq":\{[^}]*\}/, '"rabbitmq":{}')
-    .replace(/"port":\d{4,5}/g, '"port":0')
-    .replace(/"(messages|consumers)":\d+/g, '"$1":0')
-    .replace(/Content-length: \d+/, 'Content-length: 0')
-}
-
-/** Ports that were free a moment ago. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
-  await Promise.all(servers.map(server => once(server, 'listening')))
-  const ports = servers.map(server => {
-    const address = server.address()
-    return typeof address === 'object' && address ? address.port : 0
+async function sendDatagram(recorded: RecordedCase): Promise<void> {
+  const socket = createSocket('udp4')
+  const [datagram = Buffer.alloc(0)] = chunksOf(recorded)
+  await new Promise<void>((resolve, reject) => {
+    socket.send(datagram, socketPort, '127.0.0.1', error => (error ? reject(error) : resolve()))
   })
-  await Promise.all(servers.map(server => once(server.close(), 'close')))
-  return ports
+  socket.close()
 }
 
-const [broker, [socketPort = 0, httpPort = 0]] = await Promise.all([rabbitmq(t), freePorts(2)])
-const { host, port, vhost, user, password } = broker
-const server = await ServerSide.open(t, broker.url)
-const files = Object.fromEntries(
-  readdirSync(configurations)
-    .filter(file => file.startsWith('a__'))
-    .map(file => [file.slice('a__'.length), JSON.parse(readFileSync(configurations + file, 'utf8'))]),
-)
-files['01_client.json'].client.socket.port = socketPort
-files['01_client.json'].client.http_socket.port = httpPort
-files['02_conn.json'].rabbitmq = { host, port, vhost, user, password }
-new AgentProcess(t, { files, args: [] })
-await server.keepalive('probe-a')
+/** The broker's settings, its counts and the ports are this run's own, and so is the length of what shows the settings. */
+function withoutPlaces(text: string): string {
+  return withoutPlace(text)
+    .replace(/"rabbitmq":\{[^}]*\}/, '"rabbitmq":{}')
+    .replace(/"(messages|consumers)":\d+/g, '"$1":0')
+    .replace(
+      /Content-length: \d+(?=\r\nContent-type: application\/json\r\n\r\n\{"(client|sensu)")/,
+      'Content-length: 0',
+    )
+}
 
-t.jobs = 8
-for (const [prefix, target] of [
-  ['tcp_', socketPort],
-  ['http_', httpPort],
-] as const) {
-  for (const conversation of recorded(prefix)) {
-    t.test(conversation.name, async t => {
-      const response = await converse(target, conversation)
-      t.equal(withoutPlaces(response), withoutPlaces(conversation.response))
-      const counts = new Map<string, number>()
-      for (const wanted of conversation.results) {
-        const { check } = wanted as { check: { name: string } }
-        const count = (counts.get(check.name) ?? 0) + 1
-        counts.set(check.name, count)
-        const { text } = await server.result(check.name, count)
-        t.equal(withoutTimes(JSON.parse(text)), withoutTimes(wanted))
-      }
-    })
+const ofSocket = /^(socket received|data from socket|failed to process check result|discarding data)/
+const ofHttp = /^http socket/
+
+/** Whether a line shows something of what was sent; the recordings hold lines about the conversation before, too. */
+const isAbout = ({ data }: LogLine, sent: string) =>
+  data === undefined || (data !== '' && sent.startsWith(String(data)))
+
+const checkNames = (results: readonly string[]) => results.map(text => JSON.parse(text).check.name)
+
+/** What the log says, from a line on, of one socket and of results with these names. */
+function linesOf(socket: RegExp, names: readonly string[], from: number): LogLine[] {
+  return agent.lines.slice(from).filter(({ message, payload }) => {
+    const { check } = (payload ?? {}) as { check?: { name: string } }
+    return socket.test(message) || (message === 'publishing check result' && names.includes(check?.name ?? ''))
+  })
+}
+
+async function replay(t: Test, recorded: RecordedCase) {
+  const { name, observed, results, log } = recorded
+  const names = checkNames(results)
+  const before = { lines: agent.lines.length, results: server.results.length }
+  if (name.startsWith('udp_')) await sendDatagram(recorded)
+  else {
+    const { response, closed } = await converse(recorded, name.startsWith('http_') ? httpPort : socketPort)
+    t.equal(withoutPlaces(response), withoutPlaces(String(observed['response'] ?? '')), `${name}: answer`)
+    t.equal(closed, observed['closed'] !== false, `${name}: closed`)
   }
+  const arrived = () =>
+    server.results.slice(before.results).filter(({ text }) => names.includes(JSON.parse(text).check.name))
+  await server.until(() => arrived().length >= results.length)
+  t.strictSame(
+    arrived().map(({ text }) => withoutPlaces(text)),
+    results.map(withoutPlaces),
+    `${name}: results`,
+  )
+  if (!Array.isArray(observed['client_log'])) return
+  const sent = Buffer.concat(chunksOf(recorded)).toString()
+  const socket = name.startsWith('http_') ? ofHttp : ofSocket
+  const lines = () => linesOf(socket, names, before.lines).filter(line => isAbout(line, sent))
+  const wanted = log.filter(line => isAbout(line, sent))
+  await agent.until(() => lines().length >= wanted.length)
+  const logs = comparableLogs(lines(), wanted)
+  t.strictSame(logs.found.map(withoutPlaces), logs.wanted.map(withoutPlaces), `${name}: log`)
 }
+
+// two lanes, each conversation after the other: the log does not say whose line is whose
+t.jobs = 2
+const lanes = [/^(tcp|udp)_/, /^http_/].map(prefix =>
+  t.test(prefix.source, { buffered: true }, async t => {
+    for (const recorded of recordings.matching(prefix)) await replay(t, recorded)
+  }),
+)
+await Promise.all(lanes)
+
+t.test('nothing was forgotten', async t => t.strictSame(recordings.left, []))

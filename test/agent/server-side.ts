@@ -3,6 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type ConfirmChannel, type ConsumeMessage, connect } from 'amqplib'
 import type { Test } from 'tap'
 
+/** As long as anything takes that is to come at all. */
+const PATIENCE_MS = 20_000
+
 /** A message as it arrived. */
 export interface Received {
   /** JSON text. */
@@ -96,6 +99,17 @@ export class ServerSide {
     }
   }
 
+  /** Waits for a condition on what has arrived; bounded, as a comparison afterwards tells more than a test that waits for ever. */
+  async until(condition: () => boolean): Promise<void> {
+    const late = AbortSignal.timeout(PATIENCE_MS)
+    late.addEventListener('abort', () => this.#wake())
+    while (!condition() && !late.aborted) await this.#more()
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+
   #more(): Promise<void> {
     return new Promise(resolve => this.#waiting.push(resolve))
   }
@@ -108,7 +122,7 @@ export class ServerSide {
       if (!message) return
       const { content, properties, fields } = message
       into.push({ text: content.toString(), content, atMs: Date.now(), properties, routingKey: fields.routingKey })
-      for (const resolve of this.#waiting.splice(0)) resolve()
+      this.#wake()
     }
     await this.#channel.consume(queue, onMessage, { noAck: true })
   }

@@ -11,25 +11,17 @@ import { isInTimeWindow, isInTimeWindows } from '../../sensu/time-windows.js'
 import { substituteText, substituteTokens } from '../../sensu/tokens.js'
 import type { Json } from '../../sensu/types.js'
 import { resultFailures, validateResult } from '../../sensu/validate.js'
-import { hash, list, recording, recordings, rows, text } from './recordings.js'
+import { rowDifferences } from '../agent/deliberate-differences.js'
+import { suites } from '../agent/recordings.js'
+import { hash, list, type Recording, recording as readRecording, recordings, rows, text } from './recordings.js'
 
 // What Sensu 1.9 does with the same input. Everything here was recorded in UTC.
 process.env['TZ'] = 'UTC'
 
-/** Where this implementation differs on purpose, and what it does instead; the reasons are the comments. */
-const deliberate: Readonly<Record<string, Readonly<Record<string, Json>>>> = {
-  // The reference loses everything that is not ASCII.
-  tokens: { 'é:::name:::ü': 'éc1ü' },
-  // Values out of range, empty ranges, and lines that never come true are refused instead of skewed.
-  cron: {
-    '* 24 * * *': 'invalid',
-    '* * 0 * *': 'invalid',
-    '* * 32 * *': 'invalid',
-    '* * * * 8': 'invalid',
-    '5-1 * * * *': 'invalid',
-    '*/5/2 * * * *': 'invalid',
-    '0 0 31 2 *': 'invalid',
-  },
+const read = new Set<string>()
+function recording(path: string): Recording {
+  read.add(path)
+  return readRecording(path)
 }
 
 const same = (test: Test, found: Json, wanted: Json, what: string) =>
@@ -41,7 +33,7 @@ t.test('tokens in texts', async t => {
     for (const row of rows(table)) {
       const source = text(row['text'] ?? row['string'])
       const found = substituteText(source, hash(hash(table.input)['attributes']))
-      same(t, found.text, deliberate['tokens']?.[source] ?? text(row['result']), `${source} becomes`)
+      same(t, found.text, rowDifferences['tokens']?.[source] ?? text(row['result']), `${source} becomes`)
       same(t, found.unmatched, row['unmatched'] ?? null, `${source} misses`)
     }
   }
@@ -68,7 +60,7 @@ t.test('cron lines', async t => {
     same(
       t,
       cronAnswer(line, new Date(text(row['now']))),
-      deliberate['cron']?.[line] ?? wanted,
+      rowDifferences['cron']?.[line] ?? wanted,
       `${line} after ${row['now']}`,
     )
   }
@@ -198,4 +190,12 @@ t.test('validation of results from the TCP socket', async t => {
     const check = withResultDefaults(hash(parseJson(sent)), 1795317393000)
     t.equal(validateResult(check), failure ?? undefined, name)
   }
+})
+
+t.test('nothing was forgotten', async t => {
+  const tables = recordings('client', suites['sensu/recorded-tables']).map(({ name }) => `client/${name}`)
+  t.strictSame(
+    tables.filter(path => !read.has(path)),
+    [],
+  )
 })

@@ -1,8 +1,7 @@
-// Replays what was recorded of Sensu 1.9's client, beyond check requests (recorded-requests) and TCP and HTTP (recorded-sockets), against
-// the built agent, a real broker and a real Redis. What differs on purpose is in `deliberate`.
-import { createSocket } from 'node:dgram'
+// Replays what was recorded of the life of Sensu 1.9's client against the built agent, a real broker and a real Redis: keepalives, own checks,
+// broken requests, signals, and transports that come and go.
 import { once } from 'node:events'
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, renameSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,87 +12,17 @@ import { ownRabbitmq, redis } from '../support/services.js'
 import { TcpProxy } from '../transport/tcp-proxy.js'
 import { AgentProcess, type LogLine } from './agent-process.js'
 import { withOwnDirectory } from './own-directory.js'
-import { comparableLines, recordedCase, recordedConfiguration, told, withoutPlace } from './recorded-case.js'
+import {
+  comparableLogs,
+  type RecordedCase,
+  Recordings,
+  recordedConfiguration,
+  told,
+  withoutPlace,
+} from './recordings.js'
 import { ServerSide } from './server-side.js'
 
-interface Difference {
-  reason: string
-  /** The results published instead; as recorded when absent. */
-  results?: string[]
-  /** What the log says from the level info on, instead. */
-  told?: string[]
-}
-
-const dropped = ['error dropping an invalid check request']
-/** A broken hook is told before the check is published without it. */
-const hookTold = (text: string) => ['info received check request', `error ${text}`, 'info publishing check result']
-const uncaught =
-  'the reference ends, or goes on with what it leaked, on an uncaught error; here the request is dropped and told'
-const rawMessage =
-  'the reference logs the whole body as the message, and with it secrets; here the message says what is wrong'
-const unhooked = (name: string, hooks: string) =>
-  `{"client":"CLIENT","check":{"name":"${name}","command":"exit 2","hooks":${hooks},"executed":0,"duration":0.0,"output":"","status":2}}`
-const brokenHook = 'the reference ends, or never publishes, when a hook is broken; the check itself has a result'
-
-/** Everything that differs on purpose, by case; `*` stands for the prefix of cases with and without the global error handler. */
-const deliberate: Readonly<Record<string, Difference>> = {
-  bad_empty: { reason: rawMessage, told: ['error failed to parse the check request payload'] },
-  bad_single_quotes: { reason: rawMessage, told: ['error failed to parse the check request payload'] },
-  bad_trailing: { reason: rawMessage, told: ['error failed to parse the check request payload'] },
-  bad_two_objects: { reason: rawMessage, told: ['error failed to parse the check request payload'] },
-  bad_utf8: { reason: uncaught, told: dropped },
-  '*array': { reason: uncaught, told: dropped },
-  '*empty_object': { reason: uncaught, told: dropped },
-  '*name_integer': { reason: uncaught, told: dropped },
-  '*no_name': { reason: uncaught, told: dropped },
-  '*null': { reason: uncaught, told: dropped },
-  '*number': { reason: uncaught, told: dropped },
-  '*nan': {
-    reason: 'NaN is no JSON; other readers of the result could not parse it',
-    results: [],
-    told: ['error failed to parse the check request payload'],
-  },
-  '*hook_no_command': {
-    reason: brokenHook,
-    results: [unhooked('hk2', '{"critical":{}}')],
-    told: hookTold('check hook command must be a string'),
-  },
-  '*hook_not_hash': {
-    reason: brokenHook,
-    results: [unhooked('hk', '{"critical":"x"}')],
-    told: hookTold('check hook command must be a string'),
-  },
-  '*hooks_not_hash': {
-    reason: brokenHook,
-    results: [unhooked('hk3', '"abc"')],
-    told: hookTold('check hooks must be a hash'),
-  },
-  '*name_invalid_utf8': { reason: uncaught, told: dropped },
-  udp_big_60k: { reason: 'the reference cuts datagrams at 16 KiB; here a whole datagram is read' },
-  standalone_non_ascii: { reason: 'the reference strips what is not ASCII; here it is kept' },
-  standalone_hooks_state_kept_between_runs: {
-    reason: "the reference writes a hook's outcome, and secrets in its command, into its own configuration",
-  },
-  deregistration_custom: { reason: 'the Ruby extension of the recorded client is not there' },
-  signals_HUP: { reason: 'HUP reloads the configuration instead of ending the agent' },
-  stop_hangs_with_leaked_in_progress_key: { reason: 'nothing leaks, so the agent ends' },
-  stop_while_disconnected: { reason: 'the last result is kept for the next start instead of lost' },
-  transport_loss_and_recovery: { reason: 'no result is lost, so none is said to be' },
-  transport_channel_error: {
-    reason: 'a keepalive that the broker did not confirm is told; the reference does not know',
-  },
-  transport_wrong_password: { reason: 'the reference tells of a refused connection as lost, too' },
-  redis_silent: { reason: 'the reference does not say that it cannot connect' },
-  redis_secrets: { reason: 'passwords are not logged' },
-  redis_stop: { reason: 'the reference unsubscribes by an unknown command and tells the error' },
-}
-
-function reasonOf(name: string): string {
-  const difference = deliberate[name]
-  if (!difference) throw new Error(`${name} does not differ on purpose`)
-  return difference.reason
-}
-
+const recordings = new Recordings('agent/recorded-life')
 const [firstVhost, secondVhost, thirdVhost] = ['/sensu', '/second', '/third']
 const broker = await ownRabbitmq(t, { vhosts: [firstVhost, secondVhost, thirdVhost] })
 const { user, password } = broker
@@ -132,14 +61,6 @@ function portOf(configuration: { client: Record<string, unknown> }, socket: 'soc
   return (configuration.client[socket] as { port: number }).port
 }
 
-async function sendDatagram(port: number, text: string): Promise<void> {
-  const socket = createSocket('udp4')
-  await new Promise<void>((resolve, reject) => {
-    socket.send(text, port, '127.0.0.1', error => (error ? reject(error) : resolve()))
-  })
-  socket.close()
-}
-
 /** Sends one request and returns everything until the other side closes. */
 async function ask(port: number, request: string): Promise<string> {
   const socket = connect(port, '127.0.0.1', () => socket.write(request))
@@ -157,47 +78,57 @@ async function untilTold(agent: AgentProcess, condition: (lines: readonly LogLin
   }
 }
 
-/** What is told once the configuration is loaded. */
-function sinceStart(lines: readonly (LogLine | string)[]): string[] {
-  const texts = told(lines)
-  return texts.slice(texts.indexOf('info configuring sensu spawn'))
+/** What is told from the level info on, once the configuration is loaded. */
+function sinceStart(lines: readonly LogLine[]): LogLine[] {
+  const start = lines.findIndex(({ message }) => message === 'configuring sensu spawn')
+  return lines.slice(start).filter(({ level }) => level !== 'debug')
+}
+
+/** How often an attempt fails, and for how many connections at once, is not compared. */
+function onceEach(lines: readonly LogLine[]): LogLine[] {
+  const texts = lines.map(line => JSON.stringify({ ...line, timestamp: 0 }))
+  return lines.filter((_, index) => texts.indexOf(texts[index] ?? '') === index)
 }
 
 const withoutRepetition = (lines: string[]) => lines.filter((line, index) => line !== lines[index - 1])
 
-/** Replays broken and odd check requests, one after the other: their results and what the log says of them. */
-async function replayRequests(t: Test, agent: AgentProcess, client: string, names: readonly string[], side = server) {
-  for (const name of names) {
-    const { input, observed } = recordedCase(name)
-    const difference = deliberate[name] ?? deliberate[name.replace(/^malformed_request_(global_error_handler_)?/, '*')]
+function sinceSignal(lines: readonly LogLine[]): LogLine[] {
+  return lines.slice(lines.findIndex(({ message }) => message === 'received signal'))
+}
+
+/** Compares log lines; those that matter are found by the caller. */
+function sameLog(t: Test, found: readonly LogLine[], wanted: readonly LogLine[], name: string): void {
+  const logs = comparableLogs(found, wanted)
+  t.strictSame(logs.found, logs.wanted, `${name}: log`)
+}
+
+/** Whether it is the last line about the request after a case's own. */
+function isLast({ message, payload }: LogLine, name: string): boolean {
+  return message === 'publishing check result' && JSON.stringify(payload).includes(`"after_${name}"`)
+}
+
+/** Replays broken check requests, one after the other: their results, and what the log says of them. */
+async function replayRequests(t: Test, agent: AgentProcess, client: string, cases: RecordedCase[], side = server) {
+  for (const { name, input, results: wanted, log } of cases) {
     const before = { lines: agent.lines.length, results: side.results.length }
     const body = typeof input.raw === 'string' ? input.raw : Buffer.from(input.raw.base64, 'base64')
     await side.request(`client:${client}`, body)
-    const wantedResults = difference?.results ?? observed.results_raw ?? []
     const ofClient = () => side.results.slice(before.results).filter(({ text }) => text.includes(`"${client}"`))
-    while (ofClient().length < wantedResults.length) await sleep(5)
+    await side.until(() => ofClient().length >= wanted.length)
     // what it would say by mistake, it has said before it answers the next request
     await side.request(`client:${client}`, { name: `after_${name}`, command: 'true' })
     await side.result(`after_${name}`)
-    // the result and the log come on different ways
-    const answered = ({ message, payload }: LogLine) =>
-      message === 'publishing check result' && JSON.stringify(payload).includes(`"after_${name}"`)
-    await untilTold(agent, lines => lines.slice(before.lines).some(answered))
+    await agent.until(() => agent.lines.some(line => isLast(line, name)))
     const results = ofClient().filter(({ text }) => !text.includes('"after_'))
     t.strictSame(
       results.map(({ text }) => withoutPlace(text)),
-      wantedResults.map(text => withoutPlace(text.replace('CLIENT', client))),
+      wanted.map(withoutPlace),
       `${name}: results`,
     )
     const lines = agent.lines.slice(before.lines).filter(line => !JSON.stringify(line).includes('after_'))
-    t.strictSame(told(lines), difference?.told ?? told(observed.client_log), `${name}: log`)
+    sameLog(t, lines, log, name)
   }
 }
-
-const casesNamed = (pattern: RegExp) =>
-  readdirSync(join(import.meta.dirname, '../../../test/fixtures/client'))
-    .map(file => file.replace('.json', ''))
-    .filter(name => pattern.test(name))
 
 t.jobs = 4
 
@@ -208,14 +139,14 @@ t.test('keepalive_*: what a client says of itself, at once', { buffered: true },
   }
   const side = await ServerSide.open(t, broker.url(secondVhost))
   for (const name of ['probe-a', 'probe-min', 'probe-safe', 'probe-sig', 'ubuntu']) {
-    const { input, observed } = recordedCase(`keepalive_${name}`)
+    const { input, observed } = recordings.take(`keepalive_${name}`)
     const [recordedClient = ubuntu] = input.client_config ?? []
     const recorded = { client: recordedClient, rabbitmq: { vhost: secondVhost, user, password: 'secret' } }
     const files = { 'c.json': await here(recorded) }
     if (name === 'ubuntu') files['c.json'].client['http_socket'] = undefined
     const agent = new AgentProcess(t, { files, args: [] })
     const { text, properties, routingKey } = await side.keepalive(name)
-    const [wanted] = observed.messages
+    const [wanted] = observed['messages'] as { raw: string; properties: object; routing_key: string }[]
     t.equal(withoutPlace(text), withoutPlace(wanted?.raw ?? ''), name)
     t.match(properties, wanted?.properties ?? {}, `${name}: properties`)
     t.equal(routingKey, wanted?.routing_key)
@@ -223,40 +154,18 @@ t.test('keepalive_*: what a client says of itself, at once', { buffered: true },
   }
 })
 
-t.test('udp_*, bad_*: datagrams and broken requests', { buffered: true }, async t => {
+const noSockets = { socket: { enabled: false }, http_socket: { enabled: false } }
+
+t.test('bad_*: requests that are no JSON', { buffered: true }, async t => {
   const side = await ServerSide.open(t, broker.url(thirdVhost))
   const configuration = await here({
-    client: recordedConfiguration('a__01_client').client,
+    client: { ...recordedConfiguration('a__01_client').client, ...noSockets },
     rabbitmq: { vhost: thirdVhost, user, password: 'secret' },
   })
-  const agent = new AgentProcess(t, { files: { 'c.json': configuration } })
+  const agent = new AgentProcess(t, { files: { 'c.json': configuration }, args: [] })
   await side.keepalive('probe-a')
-  const ofSocket = /^(socket received|publishing check result|failed to process check result|data from socket)/
-  for (const name of casesNamed(/^udp_(?!big)/)) {
-    const { input, observed } = recordedCase(name)
-    const before = agent.lines.length
-    await sendDatagram(portOf(configuration, 'socket'), input.datagram)
-    const lines = () => agent.lines.slice(before).filter(({ message }) => ofSocket.test(message))
-    await untilTold(agent, () => lines().length >= observed.client_log.length)
-    t.strictSame(comparableLines(lines()), comparableLines(observed.client_log), `${name}: log`)
-    for (const wanted of observed.results) {
-      const { text } = await side.result((wanted['check'] as { name: string }).name)
-      t.equal(withoutPlace(text), withoutPlace(JSON.stringify(wanted)), name)
-    }
-  }
-  const big = `{"name":"u_big","output":"${'x'.repeat(60_000)}"}`
-  await sendDatagram(portOf(configuration, 'socket'), big)
-  t.equal(String((await side.result('u_big')).check.output).length, 60_000, reasonOf('udp_big_60k'))
-  await replayRequests(t, agent, 'probe-a', [], side)
-  const quiet = new AgentProcess(withOwnDirectory(t), {
-    files: { 'c.json': { ...configuration, client: { name: 'probe-bad', subscriptions: [], ...noSockets } } },
-    args: [],
-  })
-  await side.keepalive('probe-bad')
-  await replayRequests(t, quiet, 'probe-bad', casesNamed(/^bad_/), side)
+  await replayRequests(t, agent, 'probe-a', recordings.matching(/^bad_/), side)
 })
-
-const noSockets = { socket: { enabled: false }, http_socket: { enabled: false } }
 
 for (const [letters, pattern] of [
   ['crash', /^malformed_request_(?!global)/],
@@ -268,38 +177,45 @@ for (const [letters, pattern] of [
     await server.keepalive(`probe-${letters}`)
     await agent.log('client http socket disabled per configuration')
     if (letters === 'crashg') {
-      const { observed } = recordedCase('extension_gem_missing')
-      const about = agent.lines.filter(({ message }) => /extension/.test(message))
-      t.strictSame(comparableLines(about), comparableLines(observed.client_log), 'extension_gem_missing')
+      const { name, log } = recordings.take('extension_gem_missing')
+      sameLog(
+        t,
+        agent.lines.filter(({ message }) => /extension/.test(message)),
+        log,
+        name,
+      )
     }
-    await replayRequests(t, agent, `probe-${letters}`, casesNamed(pattern))
-    t.strictSame(await agent.stop(), { status: 0, signal: null }, 'stop_hangs_with_leaked_in_progress_key')
-    t.match(await agent.log('completing checks in progress'), { checks_in_progress: [] })
+    await replayRequests(t, agent, `probe-${letters}`, recordings.matching(pattern))
+    t.strictSame(await agent.stop(), { status: 0, signal: null })
+    const stopped = recordings.take('stop_hangs_with_leaked_in_progress_key')
+    sameLog(t, sinceSignal(agent.lines), sinceSignal(stopped.log), stopped.name)
   })
 }
 
-/** A time at which all of the checks, each with its phase (ms) and interval (s), fall due within 2 to 4.5 s. */
+/** A time at which all of the checks, each with its phase (ms) and interval (s), fall due within 4 to 6.5 s. */
 function timeBefore(checks: readonly { phaseMs: number; interval: number }[]): number {
   const now = Math.floor(Date.now() / 1000) * 1000
   for (let time = now; time < now + 100_000_000; time += 500) {
     const dueMs = checks.map(
       ({ phaseMs, interval }) => (((phaseMs - time) % (interval * 1000)) + interval * 1000) % (interval * 1000),
     )
-    if (dueMs.every(due => due > 2000 && due < 4500)) return time
+    if (dueMs.every(due => due > 4000 && due < 6500)) return time
   }
   throw new Error('these checks never fall due together')
 }
 
 t.test('standalone_sa_*, deregistration_custom: own checks, each at its time', { buffered: true }, async t => {
   const side = await ServerSide.open(t, broker.url(secondVhost))
-  const names = ['sa_interval', 'sa_ttl_source', 'sa_metric', 'sa_long', 'sa_cron']
-  const cases = new Map(names.map(name => [name, recordedCase(`standalone_${name}`)]))
-  const schedules = names.slice(0, 3).map(name => {
-    const { input, observed } = recordedCase(`standalone_${name}`)
-    return { name, phaseMs: observed.expected_phase_ms, interval: Number(input['interval']) }
-  })
+  const cases = recordings.matching(/^standalone_sa_/).map(({ input, observed, results }) => ({
+    check: String(input['check']),
+    phaseMs: Number(observed['expected_phase_ms']),
+    interval: Number(input['interval']),
+    wanted: results[0] ?? '',
+  }))
+  // the phase of a check every second says nothing, a cron line has none
+  const schedules = cases.filter(({ check }) => !/^sa_(long|cron)$/.test(check))
   // a full minute is when the cron line comes true; another clock saves waiting for all that
-  const everything = [...schedules, { name: 'sa_cron', phaseMs: 0, interval: 60 }]
+  const everything = [...schedules, { check: 'sa_cron', phaseMs: 0, interval: 60 }]
   const shiftMs = timeBefore(everything) - Date.now()
   const clock = `const now=Date.now;Date.now=()=>now()+${shiftMs}`
   const files = {
@@ -311,11 +227,10 @@ t.test('standalone_sa_*, deregistration_custom: own checks, each at its time', {
   files['01_client.json'] = { client: { ...client, subscriptions: [] } }
   const env = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(clock)}` }
   const agent = new AgentProcess(t, { files, args: [], env })
-  for (const [name, { observed }] of cases) {
+  for (const { check: name, wanted } of cases) {
     const { text, check } = await side.result(name)
-    const wanted = observed.results[0]?.['body']
-    t.equal(withoutPlace(text), withoutPlace(JSON.stringify(wanted)), name)
-    const schedule = everything.find(candidate => candidate.name === name)
+    t.equal(withoutPlace(text), withoutPlace(wanted), name)
+    const schedule = everything.find(candidate => candidate.check === name)
     if (!schedule) continue
     const lateMs = (Number(check.issued) * 1000 + 1000 - schedule.phaseMs) % (schedule.interval * 1000)
     t.ok(lateMs >= 0 && lateMs < 3000, `${name} ran when it was due (${lateMs} ms at most)`)
@@ -326,19 +241,15 @@ t.test('standalone_sa_*, deregistration_custom: own checks, each at its time', {
   const before = { lines: agent.lines.length, results: side.results.length }
   t.strictSame(await agent.stop(), { status: 0, signal: null })
   while (side.results.length < before.results + 2) await sleep(5)
-  const recorded = recordedCase('deregistration_custom')
-  const ownLines = (lines: readonly (LogLine | string)[]) =>
-    comparableLines(lines).filter(line => !/probe_ext|sa_(?!long)/.test(line))
-  const fromSignal = (lines: string[]) => lines.slice(lines.findIndex(line => line.includes('received signal')))
-  t.strictSame(
-    fromSignal(ownLines(agent.lines.slice(before.lines))),
-    fromSignal(ownLines(recorded.observed.client_log)),
-    'deregistration_custom: log',
-  )
+  const { name, log, results } = recordings.take('deregistration_custom')
+  // what its other checks did at the moment is another matter
+  const isOther = (text: string) => /probe_ext|"sa_(?!long)/.test(text)
+  const ofStop = (lines: readonly LogLine[]) => sinceSignal(lines).filter(line => !isOther(JSON.stringify(line)))
+  sameLog(t, ofStop(agent.lines.slice(before.lines)), ofStop(log), name)
   t.strictSame(
     side.results.slice(before.results).map(({ text }) => withoutPlace(text)),
-    recorded.observed.results.map(({ raw }) => withoutPlace(String(raw))).filter(text => !text.includes('probe_ext')),
-    'deregistration_custom: results',
+    results.filter(text => !isOther(text)).map(withoutPlace),
+    `${name}: results`,
   )
 })
 
@@ -353,14 +264,12 @@ t.test(
     const checks = JSON.parse(text.replace('/var/tmp/probe/sig/fail', 'fail'))
     const files = { 'c.json': { ...configuration, checks } }
     const agent = new AgentProcess(t, { files, args: [] })
-    const expected = (result: unknown) =>
-      withoutPlace(JSON.stringify(result))
+    const expected = (result = '') =>
+      withoutPlace(result)
         .replace('/var/tmp/probe/sig/fail', 'fail')
         .replace(/"interval":\d+/, '"interval":1')
-    const hooky = recordedCase('standalone_hooks_state_kept_between_runs').observed.results
-    /** The configured command, without its value, and no trace of an earlier run. */
-    const stateless = (text: string) => text.replace('"echo hide"', '"echo :::mykey:::"')
-    t.equal(withoutPlace((await server.result('hooky')).text), stateless(expected(hooky[0])), 'a first run')
+    const hooky = recordings.take('standalone_hooks_state_kept_between_runs').results
+    t.equal(withoutPlace((await server.result('hooky')).text), expected(hooky[0]), 'a first run')
     agent.touch('fail')
     const nth = async (status: number) => {
       for (let count = 1; ; count++) {
@@ -369,40 +278,43 @@ t.test(
       }
     }
     const failed = await nth(2)
-    t.equal(withoutPlace(failed.text), stateless(expected(hooky[2])), 'a run with a hook')
+    t.equal(withoutPlace(failed.text), expected(hooky[2]), 'a run with a hook')
     rmSync(join(agent.directory, 'fail'))
     let count = failed.count
     let afterwards = failed
     while (afterwards.check.status !== 0) afterwards = { ...(await server.result('hooky', ++count)), count }
-    t.equal(withoutPlace(afterwards.text), stateless(expected(hooky[0])), 'a run after that has nothing of it')
-    const [utf] = recordedCase('standalone_non_ascii').observed.results
-    const kept = expected(utf).replace('"nave"', '"naïve"').replace('"caf\\n"', '"café\\n"')
-    t.equal(withoutPlace((await server.result('utf')).text), kept, 'standalone_non_ascii')
+    t.equal(withoutPlace(afterwards.text), expected(hooky[3]), 'a run after that')
+    const [utf] = recordings.take('standalone_non_ascii').results
+    t.equal(withoutPlace((await server.result('utf')).text), expected(utf), 'standalone_non_ascii')
 
     const body = '{"name":"hps","output":"o"}'
     const head = `POST /results HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`
     await ask(portOf(configuration, 'http_socket'), head + body)
-    const unreadable = recordedCase('http_no_credentials_configured_settings').observed['settings'] as {
-      response: string
-    }
+    const noCredentials = recordings.take('http_no_credentials_configured_settings').observed
+    const { response } = noCredentials['settings'] as { response: string }
     const settings = await ask(portOf(configuration, 'http_socket'), 'GET /settings HTTP/1.1\r\n\r\n')
-    t.equal(settings, unreadable.response, 'http_no_credentials_configured_settings')
+    t.equal(settings, response, 'http_no_credentials_configured_settings')
+    await t.rejects(
+      ask(portOf(configuration, 'socket'), 'ping'),
+      { code: 'ECONNREFUSED' },
+      'its TCP socket is disabled',
+    )
     await server.request('client:probe-sig', { name: 'longcheck', command: 'sleep 3; echo done', issued: 1795317736 })
     await agent.log('received check request')
     t.strictSame(await agent.stop(), { status: 0, signal: null })
-    const { raw } = recordedCase('signature_results').observed
-    const signed = async (name: string) => withoutPlace((await server.result(name)).text)
-    t.equal(await signed('hps'), withoutPlace(raw[3] ?? ''), 'a result from the HTTP socket is signed')
-    t.ok(server.results.findIndex(({ text }) => text.includes('"deregistration"') && text.includes('probe-sig')) >= 0)
+    for (const wanted of recordings.take('signature_results').results) {
+      const { name } = JSON.parse(wanted).check
+      const { text } = name === 'hooky' ? afterwards : await server.result(name)
+      t.equal(withoutPlace(text), expected(wanted), `signature_results: ${name}`)
+    }
     const last = server.results.filter(({ text }) => text.includes('probe-sig')).slice(-2)
-    const stopped = recordedCase('stop_sigterm_deregister_with_check_in_progress').observed
+    const stopped = recordings.take('stop_sigterm_deregister_with_check_in_progress')
     t.strictSame(
       last.map(({ text }) => withoutPlace(text)),
-      stopped.results.map(({ body: result }) => withoutPlace(JSON.stringify(result))),
-      'stop_sigterm: deregistration, then what was running',
+      stopped.results.map(withoutPlace),
+      `${stopped.name}: deregistration, then what was running`,
     )
-    const fromSignal = (lines: string[]) => lines.slice(lines.indexOf('warn received signal'))
-    t.strictSame(fromSignal(told(agent.lines)), fromSignal(told(stopped.client_log)), 'stop_sigterm: log')
+    sameLog(t, sinceSignal(agent.lines), sinceSignal(stopped.log), stopped.name)
   },
 )
 
@@ -413,7 +325,7 @@ t.test(
     const configuration = await here(recordedConfiguration('safe'))
     const agent = new AgentProcess(t, { files: { 'c.json': configuration }, args: [] })
     await server.keepalive('probe-safe')
-    const { observed } = recordedCase('http_protect_all_endpoints')
+    const { observed } = recordings.take('http_protect_all_endpoints')
     const body = '{"name":"protected","output":"o"}'
     const length = `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n`
     const authorization = `Authorization: Basic ${Buffer.from('u:p').toString('base64')}\r\n`
@@ -430,17 +342,15 @@ t.test(
     await agent.log('publishing check result')
     agent.kill('SIGINT')
     t.strictSame(await agent.exit, { status: 0, signal: null })
-    const lines = told(agent.lines)
-    const recorded = told(recordedCase('stop_sigint_plain').observed.client_log)
-    t.strictSame(lines.slice(-recorded.length), recorded, 'stop_sigint_plain')
+    const { name, log } = recordings.take('stop_sigint_plain')
+    sameLog(t, sinceSignal(agent.lines), sinceSignal(log), name)
   },
 )
 
 t.test('signals_*: which ends the agent, and how', { buffered: true }, async t => {
-  const { observed } = recordedCase('signals_exit_status')
+  const { observed } = recordings.take('signals_exit_status')
   const numbers: Readonly<Record<string, number>> = { SIGQUIT: 3, SIGUSR1: 10 }
   for (const [name, value] of Object.entries(observed)) {
-    if (deliberate[`signals_${name}`]) continue
     const recorded = value as { exit?: number; still_running?: boolean; TERM_exit?: number }
     const configuration = await here(recordedConfiguration('sg'))
     configuration.client['name'] = `probe-sg-${name}`
@@ -460,7 +370,7 @@ t.test('signals_*: which ends the agent, and how', { buffered: true }, async t =
 })
 
 t.test('signals_trap_usr2: debugging switched, log file opened anew', { buffered: true }, async t => {
-  const { observed } = recordedCase('signals_trap_usr2_hup')
+  const { observed } = recordings.take('signals_trap_usr2_hup')
   const configuration = await here(recordedConfiguration('sg'))
   configuration.client['name'] = 'probe-trap'
   const agent = new AgentProcess(t, { files: { 'c.json': configuration }, args: ['-L', 'debug', '-l', 'log'] })
@@ -489,33 +399,23 @@ t.test('signals_trap_usr2: debugging switched, log file opened anew', { buffered
   while (!existsSync(join(agent.directory, 'log'))) await sleep(10)
   await request('anew')
   t.strictSame(await messages(), observed['new_log_after_USR2'])
+  const { SIGHUP } = observed['after_HUP'] as { SIGHUP: { alive: boolean } }
+  agent.kill('SIGHUP')
+  while (!(await messages()).includes('info:configuration reloaded')) await sleep(10)
+  await request('reloaded')
+  t.equal(agent.running, SIGHUP.alive, 'after HUP')
 })
 
-/** Recorded agents that cannot, or cannot always, reach a broker: their configuration, and until which line they are compared. */
-const brokerCases: Readonly<Record<string, { lines: number; without?: RegExp }>> = {
-  // the first failure is told once for both connections by the reference, later ones twice
-  transport_broker_refused_at_start: { lines: 4 },
-  transport_dns_failure: { lines: 4 },
-  transport_unknown_vhost: { lines: 4 },
-  // deliberate.transport_wrong_password
-  transport_wrong_password: { lines: 4, without: /tcp connection lost/ },
-}
-
-for (const [name, { lines, without = /^$/ }] of Object.entries(brokerCases)) {
-  t.test(name, { buffered: true }, async t => {
-    const { input, observed } = recordedCase(name)
+for (const name of ['broker_refused_at_start', 'dns_failure', 'unknown_vhost', 'wrong_password']) {
+  t.test(`transport_${name}: no broker, told at each attempt, tried for ever`, { buffered: true }, async t => {
+    const { input, log } = recordings.take(`transport_${name}`)
     const agent = new AgentProcess(t, { files: { 'c.json': await here(input) }, args: [] })
-    await untilTold(agent, all => sinceStart(all).length >= lines)
-    const distinct = (all: readonly (LogLine | string)[]) =>
-      withoutRepetition(sinceStart(all).filter(line => !without.test(line)))
-    t.strictSame(distinct(agent.lines), distinct(observed.client_log))
-    const own = (all: readonly (LogLine | string)[]) => comparableLines(all).find(line => line.includes('"reason"'))
-    t.equal(own(agent.lines), own(observed.client_log), 'with the same data')
+    await agent.until(() => sinceStart(agent.lines).length >= 4)
+    sameLog(t, onceEach(sinceStart(agent.lines)), onceEach(sinceStart(log)), name)
     const before = agent.lines.length
     t.strictSame(await agent.stop(), { status: 0, signal: null })
-    const end = (all: string[]) => all.slice(all.indexOf('warn received signal'))
-    const stopped = recordedCase('stop_while_never_connected').observed.client_log
-    t.strictSame(end(told(agent.lines.slice(before))), end(told(stopped)), 'stop_while_never_connected')
+    const stopped = recordings.take('stop_while_never_connected')
+    sameLog(t, sinceSignal(agent.lines.slice(before)), sinceSignal(stopped.log), stopped.name)
   })
 }
 
@@ -523,9 +423,9 @@ t.test(
   'transport_array_first_broker_dead, rabbit_prefetch_heartbeat_array, rabbitmq_topology',
   { buffered: true },
   async t => {
-    const { input, observed } = recordedCase('transport_array_first_broker_dead')
+    const { input, log } = recordings.take('transport_array_first_broker_dead')
     const array = new AgentProcess(t, { files: { 'c.json': await here(input) }, args: [] })
-    const recorded = recordedCase('rabbitmq_topology')
+    const recorded = recordings.take('rabbitmq_topology')
     const a = await here({ client: { ...recordedConfiguration('a__01_client').client, ...noSockets } })
     const topology = new AgentProcess(withOwnDirectory(t), {
       files: { 'c.json': { ...a, rabbitmq: { ...a.rabbitmq, vhost: firstVhost } } },
@@ -571,7 +471,7 @@ t.test(
       line.split('\t').toSpliced(1, 1).join('\t'),
     )
     t.strictSame(sorted(consumers), sorted(withoutTag), 'rabbitmq_topology: consumers')
-    const [view = ''] = recordedCase('rabbit_prefetch_heartbeat_array').observed['broker_view'] as string[]
+    const [view = ''] = recordings.take('rabbit_prefetch_heartbeat_array').observed['broker_view'] as string[]
     const [queue, acknowledge, prefetch] = started(view).split('\t')
     t.ok(
       consumers.includes([queue, acknowledge, prefetch, 'true'].join('\t')),
@@ -579,9 +479,9 @@ t.test(
     )
     const heartbeats = (await control('list_connections', 'timeout')).filter(line => line === '30')
     t.equal(heartbeats.length, 2, 'rabbit_heartbeat: both connections use the configured one')
-    const allowed = new Set(told(observed.client_log))
+    const allowed = new Set(told(log))
     t.strictSame(
-      sinceStart(array.lines).filter(line => !allowed.has(line) && !/received check/.test(line)),
+      told(sinceStart(array.lines)).filter(line => !allowed.has(line) && !/received check/.test(line)),
       [],
       'nothing else is told',
     )
@@ -602,7 +502,7 @@ t.test(
     await server.result('is-up')
     proxy.refuse()
     await agent.log('reconnecting to transport')
-    const { observed } = recordedCase('transport_loss_and_recovery')
+    const { observed, log } = recordings.take('transport_loss_and_recovery')
     const answers = observed['responses_while_down'] as { response: string }[]
     const [httpPort, socketPort] = [portOf(configuration, 'http_socket'), portOf(configuration, 'socket')]
     const body = '{"name":"down-http","output":"o"}'
@@ -621,32 +521,28 @@ t.test(
     await server.result('down-tcp')
     await server.result('down-http')
     await server.keepalive('probe-t1', 2)
-    const distinct = (lines: string[]) =>
-      lines.filter(line => /transport$|transport connection|failed to publish/.test(line.replace(/ \(.*/, '')))
-    const lossTold = ['warn transport connection error (tcp connection lost)', 'warn reconnecting to transport']
-    t.strictSame(distinct(told(agent.lines)).slice(0, 2), lossTold)
-    t.strictSame(distinct(told(agent.lines)).at(-1), 'info reconnected to transport')
-    t.strictSame(distinct(told(observed.client_log)).slice(0, 2), lossTold)
-    t.notOk(told(agent.lines).includes('error failed to publish check result'), reasonOf('transport_loss_and_recovery'))
+    // how many attempts fail meanwhile depends on the moment
+    const ofTransport = (lines: readonly LogLine[]) =>
+      onceEach(
+        lines.filter(
+          ({ level, message }) => level !== 'debug' && /transport( connection error)?$|^failed to/.test(message),
+        ),
+      )
+    sameLog(t, ofTransport(agent.lines), ofTransport(log), 'transport_loss_and_recovery')
 
     const oneLost = agent.lines.length
     proxy.cut(2)
     await agent.log('reconnected to transport', 2)
-    const recordedLines = told(recordedCase('transport_one_of_two_connections_lost').observed.client_log)
-    const [lost, , back] = recordedLines
-    const seen = told(agent.lines.slice(oneLost)).filter(line => recordedLines.includes(line))
-    t.strictSame([seen[0], seen.at(-1)], [lost, back], 'transport_one_of_two_connections_lost')
+    const one = recordings.take('transport_one_of_two_connections_lost')
+    sameLog(t, ofTransport(agent.lines.slice(oneLost)), ofTransport(one.log), one.name)
     await server.keepalive('probe-t1', 3)
 
     proxy.refuse()
     await agent.log('reconnecting to transport', 3)
     const before = agent.lines.length
     t.strictSame(await agent.stop(), { status: 0, signal: null })
-    const end = (all: string[]) => all.slice(all.indexOf('warn received signal'))
-    const stopped = told(recordedCase('stop_while_disconnected').observed.client_log)
-    const same = end(stopped).filter(line => line !== 'error failed to publish check result')
-    const ours = end(told(agent.lines.slice(before))).filter(line => !line.includes('kept in the spool'))
-    t.strictSame(ours, same, 'stop_while_disconnected')
+    const stopped = recordings.take('stop_while_disconnected')
+    sameLog(t, sinceSignal(agent.lines.slice(before)), sinceSignal(stopped.log), stopped.name)
   },
 )
 
@@ -665,32 +561,29 @@ t.test('transport_broker_late_at_start_then_second_loss', { buffered: true }, as
   proxy.accept()
   await server.keepalive('probe-late', 2)
   const about = /(reconnect\w+ to transport)|tcp connection lost/
-  const recorded = told(recordedCase('transport_broker_late_at_start_then_second_loss').observed.client_log)
+  const recorded = told(recordings.take('transport_broker_late_at_start_then_second_loss').log)
   const order = (lines: string[]) => withoutRepetition(lines.filter(line => about.test(line)))
   t.strictSame(order(told(agent.lines)), order(recorded))
 })
 
 for (const name of ['transport_channel_error_reconnect_loop', 'transport_channel_error_reconnect_on_error_false']) {
   t.test(name, { buffered: true }, async t => {
-    const { input, observed } = recordedCase(name)
+    const { input, observed, log } = recordings.take(name)
     const agent = new AgentProcess(t, { files: { 'c.json': await here(input) }, args: [] })
     const loops = observed['alive'] === true
     if (loops) await agent.log('reconnected to transport', 2)
     else t.strictSame(await agent.exit, { status: 0, signal: null })
-    // why the broker closed the channel is told beyond what the reference does
-    const about = (lines: readonly (LogLine | string)[]) =>
+    const about = (lines: readonly LogLine[]) =>
       sinceStart(lines)
-        .map(line => line.replace(/ \(Channel closed .*/, ''))
-        .filter(line => !/publishing check result|in the spool|failed to publish keepalive/.test(line))
-        .slice(0, 6)
-    const wanted = about(observed.client_log)
-    t.strictSame(about(agent.lines).slice(0, wanted.length), wanted)
+        // whether the first keepalive was confirmed before the channel was closed depends on the moment
+        .filter(({ message }) => !/^publishing check result|^failed to publish keepalive/.test(message))
+        .slice(0, loops ? 4 : undefined)
+    sameLog(t, about(agent.lines), about(log), name)
   })
 }
 
 t.test('redis_*: Redis as the transport', { buffered: true }, async t => {
   const store = await redis(t)
-  const locked = await redis(t, { password: 'another' })
   const client = new RedisClient({ host: store.host, port: store.port, db: 5 })
   t.teardown(() => client.disconnect())
   /** The recorded section or URL, for the Redis of this test. */
@@ -700,34 +593,61 @@ t.test('redis_*: Redis as the transport', { buffered: true }, async t => {
         .replace(/\b6379\b/g, String(store.port))
         .replace(/\b2?6999\b/g, String(closedPort)),
     )
-  for (const name of casesNamed(/^redis_transport_/)) {
-    const { input, observed } = recordedCase(name)
+  for (const { name, input, observed, log } of recordings.matching(/^redis_transport_/)) {
     const conf = section(input.conf) as { redis?: { port?: number } }
-    if (name.endsWith('badpass')) conf.redis = { ...conf.redis, port: locked.port }
+    if (name.endsWith('badpass')) conf.redis = { ...conf.redis, port: store.port }
     const agent = new AgentProcess(t, { files: { 'c.json': conf }, env: section(input.env) })
-    const reaches = observed.log.some(({ message }) => message === 'scheduling standalone checks')
+    const reaches = log.some(({ message }) => message === 'scheduling standalone checks')
     if (reaches)
       await untilTold(agent, lines => lines.some(({ message }) => message.startsWith('subscribed to redis channel')))
     else await untilTold(agent, lines => lines.some(({ message }) => /connection error|failure/.test(message)))
     t.equal((await agent.stop()).status, observed['exit'], `${name}: exit status`)
-    // deliberate: redis_silent, redis_secrets, redis_stop, and how many threads the reference has
+    // opening and closing of connections is told here, threads are not
     const own =
-      /eventmachine|^loading |client overrides|connection open|unsubscribed from|redis connection error|connecting to transport|reconnecting to|transport connection error/
-    const comparable = (lines: readonly LogLine[]) =>
-      comparableLines(lines.filter(({ message }) => !own.test(message)))
-        .map(line => line.replace(/(127\.0\.0\.1:)\d+/g, '$1PORT'))
-        // the path of a URL is the database here
-        .map(line => line.replace('transport:5:', 'transport:0:'))
-    t.strictSame(comparable(agent.lines), comparable(observed.log), name)
+      /eventmachine|^loading |client overrides|connection open|connection closed|reconnecting\.\.\.|unsubscribed from/
+    const comparable = (lines: readonly LogLine[]) => onceEach(lines.filter(({ message }) => !own.test(message)))
+    sameLog(t, comparable(agent.lines), comparable(section(log)), name)
   }
   await client.flushdb()
-  const { input, observed } = recordedCase('redis_transport')
+  const { input, observed, results } = recordings.take('redis_transport')
   const configuration = await here(input)
   const files = { 'c.json': { ...configuration, redis: section({ ...(input['redis'] as object), port: 6379 }) } }
   const agent = new AgentProcess(t, { files })
   const { db } = input['redis'] as { db: number }
-  const result = await client.blpop(`transport:${db}:list:results`, 20)
-  t.equal(withoutPlace(result?.[1] ?? ''), withoutPlace(observed.results_list[0] ?? ''), 'redis_transport: results')
-  t.match(await client.lpop(`transport:${db}:list:keepalives`), /"name":"probe-rd"/)
+  const key = (kind: string, name: string) => `transport:${db}:${kind}:${name}`
+  await agent.log('scheduling standalone checks')
+  await agent.until(() => agent.lines.some(({ message }) => message.endsWith('channel:client:probe-rd')))
+  await client.publish(key('channel', 'client:probe-rd'), '{"name":"viaredis","command":"echo r","issued":1}')
+  await client.publish(key('channel', 'tsub'), '{"name":"viaredis2","command":"echo r2","issued":1}')
+  await client.rpush(key('list', 'roundrobin:tsub'), '{"name":"viaredis3","command":"echo r3","issued":1}')
+  const published = async () =>
+    (await client.lrange(key('list', 'results'), 0, -1)).map(text => ({ text, ...JSON.parse(text) }))
+  const wanted = new Map(results.map(text => [JSON.parse(text).check.name, text]))
+  wanted.set('deregistration', DEREGISTERED)
+  const info = await ask(portOf(configuration, 'http_socket'), 'GET /info HTTP/1.1\r\n\r\n')
+  t.equal(withoutCounts(info), withoutCounts(String(observed['http_info'])), 'redis_transport: /info')
+  while (new Set((await published()).map(({ check }) => check.name)).size < wanted.size - 1) await sleep(20)
   await agent.stop()
+  const all = await published()
+  for (const [name, text] of wanted) {
+    t.equal(
+      withoutPlace(all.find(({ check }) => check.name === name)?.text ?? ''),
+      withoutPlace(text),
+      `redis_transport: ${name}`,
+    )
+  }
+  const keepalive = await client.lindex(key('list', 'keepalives'), 0)
+  const [recordedKeepalive = ''] = observed['keepalives_list'] as string[]
+  t.equal(withoutPlace(keepalive ?? ''), withoutPlace(recordedKeepalive), 'redis_transport: keepalive')
 })
+
+/** What the recorded client published at its end, as its Redis monitor shows. */
+const DEREGISTERED =
+  '{"client":"probe-rd","check":{"handler":"deregistration","status":1,"name":"deregistration","output":"client initiated deregistration","issued":1795317933,"executed":1795317933}}'
+
+/** What waits in the lists depends on the moment. */
+function withoutCounts(response: string): string {
+  return response.replace(/"(messages|consumers)":\d+/g, '"$1":0')
+}
+
+t.test('nothing was forgotten', { buffered: false }, async t => t.strictSame(recordings.left, []))
