@@ -2,8 +2,8 @@
 export interface HttpRequest {
   /** In upper case. */
   method: string
-  /** As sent, with the query string. */
-  uri: string
+  methodAsSent: string
+  /** Without the query string, as Sensu logs it. */
   path: string
   query: string
   /** By name in lower case; of a repeated header the last. */
@@ -35,7 +35,8 @@ export function parseHttpRequest(received: Buffer): HttpRequest | 'incomplete' |
   if (received.length < bodyEnd) return 'incomplete'
   const [path = '', query = ''] = splitOnce(uri, '?')
   const body = received.subarray(bodyStart, bodyEnd)
-  return { method: method.toUpperCase(), uri, path, query, headers, body, hasMore: received.length > bodyEnd }
+  const hasMore = received.length > bodyEnd
+  return { method: method.toUpperCase(), methodAsSent: method, path, query, headers, body, hasMore }
 }
 
 /** Everything before the empty line, and where the body begins. */

@@ -180,8 +180,8 @@ export class HttpSocket implements LocalSocket {
 
   async #respond(request: HttpRequest): Promise<Response> {
     const { log } = this.#options
-    const { uri } = request
-    log.debug('http socket processing', { http_request_method: request.method, http_request_uri: uri })
+    const uri = request.path
+    log.debug('http socket processing', { http_request_method: request.methodAsSent, http_request_uri: uri })
     const endpoint = this.#endpoints.get(request.path)
     if (!endpoint) {
       log.warn('http socket unknown endpoint requested', { http_request_uri: uri })

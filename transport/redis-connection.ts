@@ -34,6 +34,7 @@ export async function openRedis(
   onEnd: (cause: Error | undefined) => void,
 ): Promise<Redis> {
   const redis = new Redis(connectionOptions(address, limits))
+  refuseNeedlessPassword(redis)
   let cause: Error | undefined
   let sentinelCause: Error | undefined
   redis.on('error', (error: Error) => {
@@ -66,6 +67,26 @@ export async function openRedis(
     signal.removeEventListener('abort', giveUp)
   }
 }
+
+/**
+ * A password for a Redis that has none is a mistake: most likely it is another Redis than was meant. The reference does not connect then;
+ * ioredis would print a warning and go on.
+ */
+function refuseNeedlessPassword(redis: Redis): void {
+  const authenticate = redis.auth.bind(redis) as (...args: unknown[]) => Promise<'OK'>
+  const auth = async (...args: unknown[]) => {
+    try {
+      return await authenticate(...args)
+    } catch (cause) {
+      if (!(cause instanceof Error) || !needlessPassword.test(cause.message)) throw cause
+      throw new Error('a password is configured, but this Redis has none', { cause })
+    }
+  }
+  Object.assign(redis, { auth })
+}
+
+/** The words of Redis 6 and later, and those before. */
+const needlessPassword = /without any password configured|no password is set/
 
 function connectionOptions(address: RedisAddress, limits: RedisLimits): RedisOptions {
   return {
