@@ -307,14 +307,21 @@ t.test(
       const { text } = name === 'hooky' ? afterwards : await server.result(name)
       t.equal(withoutPlace(text), expected(wanted), `signature_results: ${name}`)
     }
-    const last = server.results.filter(({ text }) => text.includes('probe-sig')).slice(-2)
+    // its own checks, each second, may be under way as well
+    const isOwn = (text: string) => /"name":"(utf|hooky)"/.test(text)
+    const last = server.results.filter(({ text }) => text.includes('probe-sig') && !isOwn(text)).slice(-2)
     const stopped = recordings.take('stop_sigterm_deregister_with_check_in_progress')
     t.strictSame(
       last.map(({ text }) => withoutPlace(text)),
       stopped.results.map(withoutPlace),
       `${stopped.name}: deregistration, then what was running`,
     )
-    sameLog(t, sinceSignal(agent.lines), sinceSignal(stopped.log), stopped.name)
+    const lines = sinceSignal(agent.lines).filter(line => !isOwn(JSON.stringify(line)))
+    for (const line of lines) {
+      if (!Array.isArray(line['checks_in_progress'])) continue
+      line['checks_in_progress'] = line['checks_in_progress'].filter(name => name === 'longcheck')
+    }
+    sameLog(t, lines, sinceSignal(stopped.log), stopped.name)
   },
 )
 
