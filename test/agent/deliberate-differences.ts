@@ -429,6 +429,11 @@ export const differences: readonly Difference[] = [
     },
   },
   {
+    cases: /^transport_broker_refused_at_start$/,
+    reason: 'which broker it was is told, too',
+    replaceInLog: [['Errno::ECONNREFUSED"', 'Errno::ECONNREFUSED","host":"127.0.0.1","port":5679']],
+  },
+  {
     cases: /^transport_channel_error/,
     reason: 'why the broker closed the channel is told, too',
     replaceInLog: [
