@@ -130,6 +130,12 @@ function passedOn(parameters: ReadonlyMap<string, string>): string {
   return `?${rest.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(value)}`).join('&')}`
 }
 
+/** Whether a URI leads to the libvirt of this machine, so that what it says of files and devices is true here. The test driver makes them up. */
+export function isOnThisMachine(uri: string): boolean {
+  const { carrier, driver } = parseUri(uri)
+  return carrier === 'unix' && driver !== 'test'
+}
+
 /** What of the environment decides where sockets are. */
 export interface SocketPlaces {
   /** Directory of the system daemons' sockets, normally `/run/libvirt`. */

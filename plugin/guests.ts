@@ -37,13 +37,28 @@ export function selectGuests<T extends Selectable>(
   guests: readonly T[],
   { guest: names, match, exclude }: GuestOptionValues,
 ): { selected: T[]; missing: string[] } {
+  return selectObjects(guests, { names, match, exclude })
+}
+
+/** What selects objects of another kind than guests: pools, networks. */
+export interface ObjectSelection {
+  readonly names: readonly string[]
+  readonly match: RegExp | undefined
+  readonly exclude: RegExp | undefined
+}
+
+/** Selects objects by their names or UUIDs, as {@link selectGuests} does guests. */
+export function selectObjects<T extends Selectable>(
+  objects: readonly T[],
+  { names, match, exclude }: ObjectSelection,
+): { selected: T[]; missing: string[] } {
   const everything = names.length === 0 && match === undefined
   const wanted = new Set(names)
-  const selected = guests.filter(guest => {
-    if (exclude?.test(guest.name)) return false
-    return everything || wanted.has(guest.name) || wanted.has(guest.uuid ?? '') || match?.test(guest.name) === true
+  const selected = objects.filter(object => {
+    if (exclude?.test(object.name)) return false
+    return everything || wanted.has(object.name) || wanted.has(object.uuid ?? '') || match?.test(object.name) === true
   })
-  const known = new Set(guests.flatMap(guest => [guest.name, guest.uuid]))
+  const known = new Set(objects.flatMap(object => [object.name, object.uuid]))
   return { selected, missing: [...wanted].filter(name => !known.has(name)) }
 }
 
@@ -60,4 +75,23 @@ export function selectionFindings(
   return empty
     ? [{ status: 'UNKNOWN', message: `no guest on ${uri} matches --match ${options.match?.source}: correct it` }]
     : missing
+}
+
+/** Findings for objects (`pool`, `network`) that a selection asked for and did not find; to be there is what those named are looked at for. */
+export function absenceFindings(
+  kind: string,
+  selection: { selected: readonly Selectable[]; missing: readonly string[] },
+  { names, match }: Omit<ObjectSelection, 'exclude'>,
+  uri: string,
+): Finding[] {
+  const missing = selection.missing.map((device): Finding => {
+    return {
+      status: 'CRITICAL',
+      device,
+      message: `no such ${kind} on ${uri}: undefined, or wrongly named by --${kind}`,
+    }
+  })
+  const empty = selection.selected.length === 0 && match !== undefined && names.length === 0
+  const message = `no ${kind} on ${uri} matches --match ${match?.source}: correct it`
+  return empty ? [{ status: 'UNKNOWN', message }] : missing
 }

@@ -1,0 +1,108 @@
+import { spawn } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+
+/** The file system that a path is on, as df tells it. */
+export interface Filesystem {
+  readonly totalBytes: number
+  /** What is not free: some of the rest may be kept for the superuser. */
+  readonly usedBytes: number
+  /** What an ordinary user can still write. */
+  readonly availableBytes: number
+  readonly mountPoint: string
+}
+
+/** Why a file system could not be looked at. */
+export type FilesystemErrorKind = 'missing' | 'permission' | 'hung' | 'failed'
+
+export class FilesystemError extends Error {
+  override readonly name = 'FilesystemError'
+  readonly kind: FilesystemErrorKind
+
+  constructor(kind: FilesystemErrorKind, message: string) {
+    super(message)
+    this.kind = kind
+  }
+}
+
+const longestOutput = 10_000
+const causes: readonly (readonly [RegExp, FilesystemErrorKind])[] = [
+  [/No such file or directory/, 'missing'],
+  [/Permission denied/, 'permission'],
+]
+
+/**
+ * Asks df about the file system a path is on. A process of its own, since a file system that does not answer (a dead NFS server) would hold a thread of ours for
+ * good: this process could not even end. Rejects with FilesystemError, `hung` after `timeoutMs`.
+ */
+export function readFilesystem(path: string, timeoutMs: number): Promise<Filesystem> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('df', ['-P', '-k', '--', path], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { PATH: process.env['PATH'], LC_ALL: 'C' },
+    })
+    let output = ''
+    const collect = (chunk: Buffer) => {
+      if (output.length < longestOutput) output += chunk.toString()
+    }
+    child.stdout.on('data', collect)
+    child.stderr.on('data', collect)
+    const fail = (kind: FilesystemErrorKind, why: string) => {
+      clearTimeout(timer)
+      reject(new FilesystemError(kind, `${path}: ${why}`))
+    }
+    const timer = setTimeout(() => {
+      // What hangs in the kernel may not even die: it is not waited for.
+      child.kill('SIGKILL')
+      child.stdout.destroy()
+      child.stderr.destroy()
+      child.unref()
+      fail('hung', `its file system did not answer within ${timeoutMs / 1000} s`)
+    }, timeoutMs)
+    child.on('error', error => fail('failed', `cannot run df: ${error.message}`))
+    child.on('close', () => {
+      clearTimeout(timer)
+      const found = parseDf(output)
+      if (found !== undefined) resolve(found)
+      else fail(causes.find(([pattern]) => pattern.test(output))?.[1] ?? 'failed', output.trim() || 'df says nothing')
+    })
+  })
+}
+
+/** The one line below df's head, `device total used available percent% mountpoint`, sizes in KiB; a device may have blanks. */
+function parseDf(output: string): Filesystem | undefined {
+  const [, total, used, available, mountPoint] = / (\d+) +(\d+) +(-?\d+) +(?:\d+%|-) (\/.*)$/m.exec(output) ?? []
+  if (mountPoint === undefined) return undefined
+  const [totalBytes, usedBytes] = [Number(total) * 1024, Number(used) * 1024]
+  return { totalBytes, usedBytes, availableBytes: Math.max(0, Number(available) * 1024), mountPoint }
+}
+
+/** A line of /proc/self/mountinfo, as far as it is needed. */
+export interface Mount {
+  readonly mountPoint: string
+  /** `ext4`, `nfs4`, … */
+  readonly type: string
+}
+
+/** What is mounted in this process's view, in the order it was mounted. The kernel answers whatever the file systems do. */
+export async function readMounts(file = '/proc/self/mountinfo'): Promise<Mount[]> {
+  const text = await readFile(file, 'utf8')
+  return text.split('\n').flatMap(line => {
+    const [, mountPoint, type] = /^\d+ \d+ \S+ \S+ (\S+) .*? - (\S+) /.exec(line) ?? []
+    return mountPoint === undefined || type === undefined ? [] : [{ mountPoint: unescapeOctal(mountPoint), type }]
+  })
+}
+
+/** Where /etc/fstab wants something mounted without being asked, the root apart. Empty when there is no such file. */
+export async function readExpectedMountPoints(file = '/etc/fstab'): Promise<string[]> {
+  const text = await readFile(file, 'utf8').catch(() => '')
+  return text.split('\n').flatMap(line => {
+    const [device = '#', mountPoint = '', , options = ''] = line.trim().split(/\s+/)
+    const wanted = !device.startsWith('#') && /^\/./.test(mountPoint) && !options.split(',').includes('noauto')
+    return wanted ? [unescapeOctal(mountPoint).replace(/\/+$/, '')] : []
+  })
+}
+
+/** Blanks and the like are written as `\040`. */
+function unescapeOctal(text: string): string {
+  return text.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
+}
