@@ -128,6 +128,12 @@ function refusal(error: LibvirtError, seconds: number): AgentAnswer<never> {
   return { kind: 'refused', text: error.text }
 }
 
+/** For one call of several in a question: what the agent says of not doing it, when it is there and answers all the same. Throws anything else. */
+export function refusedText(error: unknown): string {
+  if (error instanceof LibvirtError && refusal(error, 0).kind === 'refused') return error.text
+  throw error
+}
+
 /** libvirt has one error for an agent that is not there and one that hangs; the channel's state in the XML tells them apart. */
 async function explainSilence<T>(
   host: AgentHost,

@@ -1,6 +1,5 @@
 import { paramNumber } from './decode.js'
-import { LibvirtError } from './errors.js'
-import type { Ask } from './guest-agents.js'
+import { type Ask, refusedText } from './guest-agents.js'
 import type { Params } from './records.js'
 
 /** File systems of one guest that are looked at. */
@@ -38,18 +37,20 @@ export function mountedFilesystems(params: Params): MountedFilesystem[] {
  */
 export async function readOnlyMounts(ask: Ask): Promise<readonly string[] | string> {
   try {
-    const handle = await ask('guest-file-open', { path: '/proc/self/mounts', mode: 'r' })
-    try {
-      const read = await ask('guest-file-read', { handle, count: mostMountBytes })
-      const base64 = typeof read === 'object' && read !== null && 'buf-b64' in read ? String(read['buf-b64']) : ''
-      return readOnlyIn(Buffer.from(base64, 'base64').toString())
-    } finally {
-      await ask('guest-file-close', { handle })
-    }
+    return readOnlyIn(await readGuestFile(ask, '/proc/self/mounts'))
   } catch (error) {
-    if (error instanceof LibvirtError && !error.agentUnavailable && !error.denied && !error.operationInvalid)
-      return error.text
-    throw error
+    return refusedText(error)
+  }
+}
+
+async function readGuestFile(ask: Ask, path: string): Promise<string> {
+  const handle = await ask('guest-file-open', { path, mode: 'r' })
+  try {
+    const read = await ask('guest-file-read', { handle, count: mostMountBytes })
+    const base64 = typeof read === 'object' && read !== null && 'buf-b64' in read ? String(read['buf-b64']) : ''
+    return Buffer.from(base64, 'base64').toString()
+  } finally {
+    await ask('guest-file-close', { handle })
   }
 }
 
