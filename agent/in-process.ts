@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { basename, join } from 'node:path'
 import type { Host } from '../libvirt/host.js'
 import { FileState } from '../plugin/file-state.js'
+import { PendingReads } from '../plugin/pending-reads.js'
 import { type CheckProgram, type Environment, prepareCheck, type RunResult } from '../plugin/program.js'
 import { MemoryState } from '../plugin/state.js'
 import type { CheckOutcome } from './commands.js'
@@ -39,6 +40,7 @@ export interface InProcessOptions {
 export class InProcessChecks {
   readonly #options: InProcessOptions
   readonly #state = new MemoryState()
+  readonly #pending = new PendingReads()
   /** On disk: a guest that goes while the agent is restarted is gone all the same. */
   readonly #known: FileState
   readonly #hostname = hostname()
@@ -116,6 +118,7 @@ export class InProcessChecks {
     const run = start({
       openHost: options => hosts.open(options),
       state: this.#state,
+      pending: this.#pending,
       known: this.#known,
       checkName,
       now: Date.now,

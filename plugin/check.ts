@@ -2,6 +2,7 @@ import { type GuestOptionValues, guestOptions, type Selectable } from './guests.
 import { type OptionTable, type OptionValues, type RawValues, readOptions } from './options.js'
 import type { Outcome } from './outcome.js'
 import type { Format } from './output.js'
+import type { PendingReads } from './pending-reads.js'
 import type { StateStore } from './state.js'
 import type { Status } from './status.js'
 
@@ -15,6 +16,8 @@ export interface Context {
   stage(name: string): void
   /** What this check with these options kept from its last run. */
   readonly state: StateStore
+  /** For reads of this machine that may hang for good. */
+  readonly pending: PendingReads
   /** Where a file of this machine is to be read, by its absolute path: there, or below $SENSU_KVM_ROOT, which tests set to a tree of their own. */
   path(absolute: string): string
   /** Milliseconds since 1970. */

@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import { sendResults } from './agent-socket.js'
 import { FileState } from './file-state.js'
+import { PendingReads } from './pending-reads.js'
 import { type CheckProgram, type Environment, failure, type RunResult, runCheck } from './program.js'
 
 /**
@@ -20,6 +21,7 @@ export async function main<Host>(
   const result = await runCheck(program, process.argv.slice(2), {
     openHost,
     state: new FileState(process.env),
+    pending: new PendingReads(),
     now: Date.now,
     hostname: hostname(),
     variables: process.env,

@@ -7,6 +7,7 @@ import { keepKnown, readGone } from './known-guests.js'
 import type { OptionTable, OptionValues } from './options.js'
 import type { Finding, Outcome } from './outcome.js'
 import { type Format, firstLine, formatFailure, formats, type Report, statusLine, statusOf } from './output.js'
+import type { PendingReads } from './pending-reads.js'
 import type { StateKeeper, StateStore } from './state.js'
 import { type ExitStatus, exitStatusOf, worstFirst } from './status.js'
 import { printable, safeName } from './text.js'
@@ -35,6 +36,8 @@ export interface Environment<Host> {
   readonly state: StateKeeper
   /** Where `--per-guest` keeps which guests there were, so that it can tell who is gone; it should outlive the process. Default: `state`. */
   readonly known?: StateKeeper
+  /** Outlives the run in a process that does. */
+  readonly pending: PendingReads
   /** The name of the guests' results, when the command line does not decide that. */
   readonly checkName?: string | undefined
   /** Milliseconds since 1970. */
@@ -238,7 +241,7 @@ class Run<Host> {
   }
 
   #context(): Context {
-    const { state, now, variables } = this.#environment
+    const { state, now, variables, pending } = this.#environment
     return {
       signal: this.#abort.signal,
       uri: this.#uri,
@@ -252,6 +255,7 @@ class Run<Host> {
         directory: this.#common.stateDir,
       }),
       now,
+      pending,
       path: absolute => join(variables['SENSU_KVM_ROOT'] || '/', absolute),
       timeLeftMs: () => this.#seconds * 1000 - (performance.now() - this.#startedMs),
       selectGuests: guests => this.#selectGuests(guests),

@@ -28,6 +28,13 @@ export function rubyRound(value: number, digits: number): number {
   return (Math.sign(value) * rounded) / scale
 }
 
+/** A number with so many decimals, as Ruby's `format` prints it: of two that are as near, the even one. */
+export function rubyFixed(value: number, digits: number): string {
+  const scaled = value * 10 ** digits
+  const below = Math.floor(scaled)
+  return scaled - below === 0.5 ? ((below + (below % 2)) / 10 ** digits).toFixed(digits) : value.toFixed(digits)
+}
+
 /** What Ruby's regular expressions spell differently; what is not listed here means the same in both. */
 const rubySpellings: Readonly<Record<string, string>> = {
   '\\A': '(?<![\\s\\S])',

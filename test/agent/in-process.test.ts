@@ -76,6 +76,7 @@ const machine = {
   'proc/meminfo': 'MemTotal:       16384000 kB\nMemFree:         1000000 kB\nMemAvailable:    9000000 kB\n',
   'proc/loadavg': '3.00 2.50 1.33 2/345 6789\n',
   'proc/cpuinfo': 'processor\t: 0\nprocessor\t: 1\n',
+  'proc/self/mounts': '/dev/vdx /not/there ext4 rw 0 0\nproc /proc proc rw 0 0\n',
   'proc/stat': 'cpu  1000 200 300 8000 100 10 20 30 40 5\n',
 }
 const onMachine: [program: string, words: string[]][] = [
@@ -86,6 +87,8 @@ const onMachine: [program: string, words: string[]][] = [
   ['check-load', ['-w', '1,1,1', '--format', 'prometheus']],
   ['check-load', ['-w', '5']],
   ['check-cpu', ['--sleep', '0.1']],
+  ['check-disk-usage', []],
+  ['check-disk-usage', ['-x', 'ext4']],
 ]
 
 t.test(

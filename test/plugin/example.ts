@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { defineCheck } from '../../plugin/check.js'
 import type { Validate } from '../../plugin/command-line.js'
 import { Verdict } from '../../plugin/outcome.js'
+import { PendingReads } from '../../plugin/pending-reads.js'
 import type { CheckProgram, Environment } from '../../plugin/program.js'
 import { MemoryState } from '../../plugin/state.js'
 import { validatorText } from '../../scripts/generate.js'
@@ -67,6 +68,7 @@ export function exampleEnvironment(
   return {
     openHost: async () => ({ guests: async () => [...guests], close: async () => undefined }),
     state: new MemoryState(),
+    pending: new PendingReads(),
     now: () => 1_700_000_000_000,
     hostname: 'hypervisor.example',
     variables: {},

@@ -3,6 +3,7 @@ import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Context } from '../../plugin/check.js'
+import { PendingReads } from '../../plugin/pending-reads.js'
 import { MemoryState } from '../../plugin/state.js'
 import { projectDirectory } from '../../scripts/services/process.js'
 
@@ -13,6 +14,7 @@ export function checkContext(changes: Partial<Context> = {}): Context {
     uri: 'qemu:///system',
     stage: () => undefined,
     state: new MemoryState().open({ check: 'check', uri: '', options: {}, directory: undefined }),
+    pending: new PendingReads(),
     path: absolute => absolute,
     now: Date.now,
     timeLeftMs: () => 10_000,
