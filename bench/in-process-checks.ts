@@ -116,19 +116,19 @@ export class Requests {
   }
 
   /** Asks until the agent answers: only then has it subscribed. */
-  async untilAnswered(): Promise<void> {
+  async untilAnswered(name = client): Promise<void> {
     let answered = false
-    const answer = this.run(1, 'true').then(() => {
+    const answer = this.run(1, 'true', name).then(() => {
       answered = true
     })
     while (!answered) {
       await Promise.race([answer, pause(200)])
-      if (!answered) await this.#publish([...this.#waiting], 'true')
+      if (!answered) await this.#publish([...this.#waiting], 'true', name)
     }
   }
 
-  /** Publishes so many requests at once; checks per second from the first request to the last result. */
-  async run(count: number, command: string): Promise<number> {
+  /** Publishes so many requests at once, to one client; checks per second from the first request to the last result. */
+  async run(count: number, command: string, name = client): Promise<number> {
     this.#round += 1
     const names = Array.from({ length: count }, (_, index) => `bench_${this.#round}_${index}`)
     for (const name of names) this.#waiting.add(name)
@@ -140,16 +140,16 @@ export class Requests {
       ).unref()
     })
     const start = performance.now()
-    await this.#publish(names, command)
+    await this.#publish(names, command, name)
     await all
     return (count * 1000) / (performance.now() - start)
   }
 
-  async #publish(names: readonly string[], command: string): Promise<void> {
+  async #publish(names: readonly string[], command: string, to: string): Promise<void> {
     const issued = Math.floor(Date.now() / 1000)
     await Promise.all(
       names.map(name =>
-        this.#transport.publish('fanout', `client:${client}`, Buffer.from(JSON.stringify({ name, command, issued }))),
+        this.#transport.publish('fanout', `client:${to}`, Buffer.from(JSON.stringify({ name, command, issued }))),
       ),
     )
   }

@@ -14,75 +14,107 @@ import { benchSpawnedChecks } from './spawned-checks.js'
 import { benchStoredResults } from './store-results.js'
 import { formatTable } from './table.js'
 
+/** What parts find that look at a guest. */
+interface Guests {
+  socket: string
+  uri: string
+  guest: string
+  libvirtd: Libvirtd
+  realGuest: Guest
+}
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+const withGuest: Readonly<Record<string, (guests: Guests) => Promise<Row[]>>> = {
+  'domain-state': ({ uri, guest }) => benchDomainState(uri, guest),
+  'bulk-statistics': ({ socket }) => benchBulkStatistics(socket),
+  'check-start': ({ uri, guest }) => benchCheckStart(root, uri, guest),
+  'in-process-checks': ({ uri, guest }) => benchInProcessChecks(root, uri, guest),
+  // last: it kills the guest
+  'event-latency': ({ libvirtd, realGuest }) => benchEventLatency(root, libvirtd, realGuest),
+}
+
+/** These need neither libvirtd nor a guest. `checks`: how many spawned-checks runs. */
+const withoutGuest: Readonly<Record<string, (checks: number) => Promise<Row[]>>> = {
+  store: () => benchStoredResults(),
+  'spawned-checks': checks => benchSpawnedChecks(root, checks),
+}
+
+const names = [...Object.keys(withGuest), ...Object.keys(withoutGuest)]
+
 const usage = `npm run bench [-- --json] [--only NAME] [--checks COUNT]
 
 Compares sensu-kvm with what a user would run instead, in one run on this machine, on private services.
   --json       print the rows as JSON instead of a table
-  --only NAME  run one part: domain-state, bulk-statistics, check-start, in-process-checks, store, spawned-checks, event-latency
+  --only NAME  run one part: ${names.join(', ')}
   --checks COUNT  so many checks in spawned-checks, default 20000
 
 With PEER_SENSU_CLIENT set to a command that starts a real sensu-client, spawned-checks measures that, too. It is given
 -d DIR -l FILE -L LEVEL, must become the client (exec), and ends on TERM.
 `
 
-interface Bench {
-  root: string
-  socket: string
-  uri: string
-  guest: string
-  libvirtd: Libvirtd
-  realGuest: Guest
-  /** How many checks spawned-checks runs. */
+/** The command line is wrong: told in one line, exit status 2. */
+class UsageError extends Error {}
+
+interface Arguments {
+  help: boolean
+  json: boolean
+  parts: readonly string[]
   checks: number
 }
 
-const parts: Readonly<Record<string, (bench: Bench) => Promise<Row[]>>> = {
-  'domain-state': ({ uri, guest }) => benchDomainState(uri, guest),
-  'bulk-statistics': ({ socket }) => benchBulkStatistics(socket),
-  'check-start': ({ root, uri, guest }) => benchCheckStart(root, uri, guest),
-  'in-process-checks': ({ root, uri, guest }) => benchInProcessChecks(root, uri, guest),
-  store: () => benchStoredResults(),
-  'spawned-checks': ({ root, checks }) => benchSpawnedChecks(root, checks),
-  // last: it kills the guest
-  'event-latency': ({ root, libvirtd, realGuest }) => benchEventLatency(root, libvirtd, realGuest),
+function readArguments(): Arguments {
+  const { help = false, json = false, only, checks } = parse()
+  if (only !== undefined && !names.includes(only)) {
+    throw new UsageError(`there is no part "${only}"; --only takes one of: ${names.join(', ')}`)
+  }
+  if (!/^[1-9]\d{0,7}$/.test(checks)) {
+    throw new UsageError(`--checks takes a whole number from 1 to 99999999, not "${checks}"`)
+  }
+  return { help, json, parts: only === undefined ? names : [only], checks: Number(checks) }
+}
+
+function parse() {
+  const options = {
+    json: { type: 'boolean' },
+    only: { type: 'string' },
+    checks: { type: 'string', default: '20000' },
+    help: { type: 'boolean', short: 'h' },
+  } as const
+  try {
+    return parseArgs({ options }).values
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message.replace(/\. .*/s, '') : String(error))
+  }
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      json: { type: 'boolean' },
-      only: { type: 'string' },
-      checks: { type: 'string', default: '20000' },
-      help: { type: 'boolean', short: 'h' },
-    },
-  })
-  if (values.help) return void process.stdout.write(usage)
-  const names = values.only === undefined ? Object.keys(parts) : [values.only]
-  const unknown = names.find(name => parts[name] === undefined)
-  if (unknown !== undefined) throw new Error(`there is no part "${unknown}"; ${usage}`)
-  const rows = await measure(names, Number(values.checks))
-  process.stdout.write(values.json ? `${JSON.stringify(rows, undefined, 2)}\n` : formatTable(rows))
+  const { help, json, parts, checks } = readArguments()
+  if (help) return void process.stdout.write(usage)
+  const rows: Row[] = []
+  for (const name of parts) {
+    const part = withoutGuest[name]
+    if (!part) continue
+    progress(name)
+    rows.push(...(await part(checks)))
+  }
+  const lookingAtGuests = parts.filter(name => withGuest[name])
+  if (lookingAtGuests.length > 0) rows.push(...(await measureGuests(lookingAtGuests)))
+  process.stdout.write(json ? `${JSON.stringify(rows, undefined, 2)}\n` : formatTable(rows))
 }
 
-async function measure(names: readonly string[], checks: number): Promise<Row[]> {
+async function measureGuests(parts: readonly string[]): Promise<Row[]> {
   progress('starting a private libvirtd and a guest')
   const image = await buildGuestImage({ cacheDirectory: cacheDirectory() })
   const libvirtd = await startLibvirtd({ cacheDirectory: cacheDirectory() })
   try {
-    const guest = await startGuest(libvirtd, { image, name: 'bench' })
-    const bench = {
-      root: fileURLToPath(new URL('../..', import.meta.url)),
-      socket: libvirtd.socket,
-      uri: libvirtd.readOnlyUri ?? libvirtd.uri,
-      guest: guest.name,
-      libvirtd,
-      realGuest: guest,
-      checks,
-    }
+    const realGuest = await startGuest(libvirtd, { image, name: 'bench' })
+    const { socket, readOnlyUri, uri } = libvirtd
+    const guests = { socket, uri: readOnlyUri ?? uri, guest: realGuest.name, libvirtd, realGuest }
     const rows: Row[] = []
-    for (const name of names) {
+    for (const name of parts) {
       progress(name)
-      rows.push(...((await parts[name]?.(bench)) ?? []))
+      rows.push(...((await withGuest[name]?.(guests)) ?? []))
     }
     return rows
   } finally {
@@ -96,5 +128,5 @@ function progress(text: string): void {
 
 main().catch(error => {
   process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`)
-  process.exitCode = 1
+  process.exitCode = error instanceof UsageError ? 2 : 1
 })

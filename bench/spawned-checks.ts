@@ -2,59 +2,125 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { makeTemporaryDirectory, startProcess } from '../scripts/services/process.js'
-import { startRabbitmq } from '../scripts/services/rabbitmq.js'
+import { type Rabbitmq, startRabbitmq } from '../scripts/services/rabbitmq.js'
 import { RabbitmqTransport } from '../transport/rabbitmq.js'
 import { Requests } from './in-process-checks.js'
 import type { Row } from './measure.js'
 
 /** Sensu's default limit of commands at once. */
 const concurrency = 12
-/** Requests that are under way together. */
+/** Requests that are under way together; then it is the next one's turn. */
 const batch = 2000
+/** The bare loop has as many turns, but shorter ones. */
+const loopBatch = 500
 const command = 'true'
 const clockTicksPerSecond = 100
+/** From its start until an idle client's memory is read. */
+const settlingMs = 3000
 
-/** What one client did. */
-interface Figures {
-  perSecond: number
-  /** Of its own process, without those it started. */
-  cpuMs: number
-  idleMiB: number
-  laterMiB: number
+/** What one of them did, over all of its turns. */
+class Turns {
+  #checks = 0
+  #seconds = 0
+  #cpuMs = 0
+
+  /** Counts one turn: `cpuMs` reads the process's CPU time, `run` tells how many checks a second there were. */
+  async take(count: number, cpuMs: () => number, run: () => Promise<number>): Promise<void> {
+    const before = cpuMs()
+    const perSecond = await run()
+    this.#cpuMs += cpuMs() - before
+    this.#seconds += count / perSecond
+    this.#checks += count
+  }
+
+  get perSecond(): number {
+    return this.#checks / this.#seconds
+  }
+
+  get cpuMs(): number {
+    return this.#cpuMs / this.#checks
+  }
 }
 
 /**
  * Checks that need a process, `true`, through an agent over RabbitMQ: per second, CPU of the agent for each, memory; against a bare loop of
  * child_process.spawn, and against a real sensu-client when the environment variable PEER_SENSU_CLIENT names one. That is a command for the
- * shell which takes Sensu's options `-d DIR -l FILE -L LEVEL`, becomes the client (`exec`) and ends on TERM.
+ * shell which takes Sensu's options `-d DIR -l FILE -L LEVEL`, becomes the client (`exec`) and ends on TERM. They take turns, so that a machine
+ * whose speed drifts treats all alike.
  */
 export async function benchSpawnedChecks(root: string, count: number): Promise<Row[]> {
-  const loop = await runLoop(Math.min(count, 5000))
-  const ours = await measureClient(process.execPath, [join(root, 'dist/bin/sensu-kvm-agent')], count)
+  const broker = await startRabbitmq()
+  const silent = () => {}
+  const transport = new RabbitmqTransport(broker.url(), {
+    log: { debug: silent, info: silent, warn: silent, error: silent },
+    maxUnconfirmed: batch * 2,
+  })
+  const requests = new Requests(transport)
+  const clients: Client[] = []
   const peerCommand = process.env['PEER_SENSU_CLIENT']
-  const peer = peerCommand ? await measureClient('sh', ['-c', `exec ${peerCommand} "$@"`, 'sh'], count) : undefined
-  const note = `${count.toLocaleString('en')} checks, ${batch.toLocaleString('en')} requested at a time, ${concurrency} at once; CPU is the client's own`
+  try {
+    await transport.connect()
+    await requests.listen()
+    const start = async (name: string, program: string, ...args: string[]) => {
+      const client = await startClient(broker, name, program, args)
+      clients.push(client)
+      await requests.untilAnswered(name)
+      await pause(settlingMs)
+      client.idleMiB = residentMiB(client.pid)
+      await requests.run(loopBatch, command, name)
+      return client
+    }
+    const ours = await start('bench-ours', process.execPath, join(root, 'dist/bin/sensu-kvm-agent'))
+    const peer = peerCommand ? await start('bench-peer', 'sh', '-c', `exec ${peerCommand} "$@"`, 'sh') : undefined
+    const loop = new Turns()
+    const ownCpuMs = () => process.cpuUsage().user / 1000 + process.cpuUsage().system / 1000
+    for (let done = 0; done < count; done += batch) {
+      const size = Math.min(batch, count - done)
+      for (const { turns, pid, name } of clients) {
+        await turns.take(
+          size,
+          () => cpuMs(pid),
+          () => requests.run(size, command, name),
+        )
+      }
+      await loop.take(Math.min(size, loopBatch), ownCpuMs, () => runLoop(Math.min(size, loopBatch)))
+    }
+    return rowsOf(count, ours, peer, loop)
+  } finally {
+    await transport.close()
+    for (const client of clients) await client.stop()
+    await broker.stop()
+  }
+}
+
+function rowsOf(count: number, ours: Client, peer: Client | undefined, loop: Turns): Row[] {
+  const checks = count.toLocaleString('en')
   const row = (subject: string, unit: Row['unit'], figure: number, name: string, theirs: number | undefined): Row => ({
     ...{ subject, unit, ours: figure, peer: name, theirs, loopLagMs: undefined },
   })
-  const noPeer = 'sensu-client (PEER_SENSU_CLIENT is not set)'
-  const sensu = peer ? 'sensu-client' : noPeer
+  const bare = 'bare child_process.spawn'
+  const sensu = peer ? 'PEER_SENSU_CLIENT' : 'sensu-client (PEER_SENSU_CLIENT is not set)'
+  const after = residentMiB(ours.pid)
   return [
-    { ...row('spawned checks', '/s', ours.perSecond, 'bare child_process.spawn', loop.perSecond), note },
-    row('CPU per spawned check', 'ms', ours.cpuMs, 'bare child_process.spawn', loop.cpuMs),
-    { ...row('spawned checks', '/s', ours.perSecond, sensu, peer?.perSecond), target: '>= 1.2 times' },
-    row('CPU per spawned check', 'ms', ours.cpuMs, sensu, peer?.cpuMs),
-    row('memory, idle', 'MiB', ours.idleMiB, sensu, peer?.idleMiB),
     {
-      ...row(`memory after ${count.toLocaleString('en')} checks`, 'MiB', ours.laterMiB, sensu, peer?.laterMiB),
+      ...row('spawned checks', '/s', ours.turns.perSecond, bare, loop.perSecond),
+      note: `${checks} checks, ${batch.toLocaleString('en')} at a time in turn, ${concurrency} at once; CPU is the client's own`,
+    },
+    row('CPU per spawned check', 'ms', ours.turns.cpuMs, bare, loop.cpuMs),
+    { ...row('spawned checks', '/s', ours.turns.perSecond, sensu, peer?.turns.perSecond), target: '>= 1.2 times' },
+    row('CPU per spawned check', 'ms', ours.turns.cpuMs, sensu, peer?.turns.cpuMs),
+    { ...row('memory, idle', 'MiB', ours.idleMiB, sensu, peer?.idleMiB), target: '>= 0.56 times' },
+    {
+      ...row(`memory after ${checks} checks`, 'MiB', after, sensu, peer && residentMiB(peer.pid)),
       target: '>= 0.56 times',
     },
   ]
 }
 
-/** The least that a Node process can do: start, collect the output, wait for the end. */
-async function runLoop(count: number): Promise<Pick<Figures, 'perSecond' | 'cpuMs'>> {
+/** The least that a Node process can do: start, collect the output, wait for the end. Per second. */
+async function runLoop(count: number): Promise<number> {
   let left = count
   const worker = async () => {
     while (left-- > 0) {
@@ -64,58 +130,41 @@ async function runLoop(count: number): Promise<Pick<Figures, 'perSecond' | 'cpuM
       await once(child, 'close')
     }
   }
-  const cpu = process.cpuUsage()
   const start = performance.now()
   await Promise.all(Array.from({ length: concurrency }, worker))
-  const elapsedMs = performance.now() - start
-  const { user, system } = process.cpuUsage(cpu)
-  return { perSecond: (count * 1000) / elapsedMs, cpuMs: (user + system) / 1000 / count }
+  return (count * 1000) / (performance.now() - start)
 }
 
-async function measureClient(program: string, args: readonly string[], count: number): Promise<Figures> {
+interface Client {
+  name: string
+  pid: number
+  turns: Turns
+  idleMiB: number
+  stop(): Promise<void>
+}
+
+async function startClient(broker: Rabbitmq, name: string, program: string, args: readonly string[]): Promise<Client> {
   const directory = makeTemporaryDirectory()
-  const broker = await startRabbitmq()
-  const silent = () => {}
-  const transport = new RabbitmqTransport(broker.url(), {
-    log: { debug: silent, info: silent, warn: silent, error: silent },
-    maxUnconfirmed: batch * 2,
-  })
   const { host, port, user, password, vhosts } = broker
   const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
   const settings = {
     rabbitmq: { host, port, user, password, vhost: vhosts[0] },
-    client: { name: 'bench', address: '127.0.0.1', subscriptions: [], ...sockets },
+    client: { name, address: '127.0.0.1', subscriptions: [], ...sockets },
   }
   const configuration = join(directory, 'conf.d')
   mkdirSync(configuration)
   writeFileSync(join(configuration, 'client.json'), JSON.stringify(settings))
   const client = await startProcess({
-    name: 'the client',
+    name,
     command: program,
     args: [...args, '-d', configuration, '-l', join(directory, 'client.log'), '-L', 'warn'],
     env: { ...process.env, SENSU_KVM_STATE_DIR: join(directory, 'state') },
   })
-  const requests = new Requests(transport)
-  try {
-    await transport.connect()
-    await requests.listen()
-    await requests.untilAnswered()
-    const idleMiB = residentMiB(client.pid)
-    await requests.run(500, command)
-    const cpuBefore = cpuMs(client.pid)
-    let seconds = 0
-    for (let done = 0; done < count; done += batch) {
-      const size = Math.min(batch, count - done)
-      seconds += size / (await requests.run(size, command))
-    }
-    const spentMs = cpuMs(client.pid) - cpuBefore
-    return { perSecond: count / seconds, cpuMs: spentMs / count, idleMiB, laterMiB: residentMiB(client.pid) }
-  } finally {
-    await transport.close()
+  const stop = async () => {
     await client.stop()
-    await broker.stop()
     rmSync(directory, { recursive: true, force: true })
   }
+  return { name, pid: client.pid, turns: new Turns(), idleMiB: Number.NaN, stop }
 }
 
 /** CPU time of a process itself, ms (proc(5): utime and stime in clock ticks). */
