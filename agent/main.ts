@@ -17,22 +17,25 @@ const EXTENSION_LINGER_MS = 500
  * told and leaves its exit status.
  */
 export async function main(argv: readonly string[], programs: readonly CheckProgram<Host>[]): Promise<void> {
+  let extensions: CheckExtensions = new Map()
   await runService<Configuration>(argv, {
     program: 'sensu-kvm-agent',
     service: () => 'client',
     load: loadConfiguration,
-    assemble: context => assemble(context, programs),
+    prepare: async ({ extensionDirectory }, { settings }, log) => {
+      extensions = await loadExtensions(extensionDirectory, settings, log)
+    },
+    assemble: context => assemble(context, programs, extensions),
   })
 }
 
 async function assemble(
-  { options, configuration, log, environment, stop, onConnected }: ServiceContext<Configuration>,
+  { configuration, log, environment, stop, onConnected }: ServiceContext<Configuration>,
   programs: readonly CheckProgram<Host>[],
+  extensions: CheckExtensions,
 ): Promise<AssembledService<Configuration>> {
   const { settings, own } = configuration
-  const extensions = await loadExtensions(options.extensionDirectory, settings, log)
   if (extensions.size > 0) guardAgainst(extensions, log)
-  log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
   const { agent, reload, release } = await assembleAgent({
     settings,
     own,

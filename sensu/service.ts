@@ -23,6 +23,8 @@ export interface ServiceDefinition<C extends LoadedSettings> {
   service(options: ServiceOptions): Service
   /** Reads and validates the configuration. */
   load(options: ServiceOptions, environment: Environment): C
+  /** What is loaded and told before the process goes to the background and writes its PID file. */
+  prepare?(options: ServiceOptions, configuration: C, log: Logger): Promise<void>
   /** Builds the service; nothing need be connected yet. Rejects when it cannot start. */
   assemble(context: ServiceContext<C>): Promise<AssembledService<C>>
 }
@@ -124,6 +126,8 @@ async function configureAndRun<C extends LoadedSettings>(
     await startInBackground()
     return 0
   }
+  await definition.prepare?.(lastingOptions, configuration, log)
+  log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
   if (inBackground) settleInBackground()
   if (options.pidFile !== undefined && !writePidFile(options.pidFile, log)) return BAD_CONFIGURATION
   manager?.start()

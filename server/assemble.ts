@@ -31,7 +31,6 @@ export async function assembleServer(context: ServiceContext<Configuration>): Pr
   const { own } = configuration
   const digest = cachedDigest(settings)
   if (settings.sensu.global_error_handler === true) handleAllErrors(log)
-  log.info('configuring sensu spawn', { settings: settings.sensu.spawn })
   const spawner = new Spawner({ limit: settings.sensu.spawn.limit, env: { ...environment } })
   const transport = await createTransport(settings, log, { prefetch: own['server.prefetch'] })
   let server: Server | undefined
