@@ -135,11 +135,11 @@ export default defineCheck({
   description: `One libvirt call with all groups of statistics for any number of guests (virsh domstats), and three for the host. Its exit status is 0 unless the numbers cannot be had at
 all. A guest whose QEMU does not answer has fewer numbers, and \`silent_time\` above 0; it holds up nothing.
 
-Prints Graphite's format unless \`--format\` says otherwise: \`HOST.kvm.GUEST.NAME\`, and for devices \`HOST.kvm.GUEST.DEVICE.NAME\`, where the device is a disk's target (\`vda\`), \`net0\` for the first
+Prints Graphite's format unless \`--format\` says otherwise: \`HOST.metrics_kvm.GUEST.NAME\`, and for devices \`HOST.metrics_kvm.GUEST.DEVICE.NAME\`, where the device is a disk's target (\`vda\`), \`net0\` for the first
 interface (its name on the host changes with each start), \`vcpu0\` for the first vCPU. In guests' and devices' names every character but letters, digits, \`-\` and \`_\` becomes \`_x\` and its code: a
 guest is the same series in every run. In InfluxDB's, OpenTSDB's and Prometheus's formats guest and device are tags or labels: \`guest\`, \`disk\`, \`interface\`, \`vcpu\`.
 
-Sizes are bytes and times seconds; names end in \`_seconds\` and \`_bytes\` for what only grows. Prometheus's have \`kvm_\` in front and their unit, or \`_total\` for what only grows, behind.
+Sizes are bytes and times seconds; names end in \`_seconds\` and \`_bytes\` for what only grows. Prometheus's have \`metrics_kvm_\` in front and their unit, or \`_total\` for what only grows, behind.
 
 | name | libvirt's | what it is |
 | --- | --- | --- |

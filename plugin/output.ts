@@ -148,9 +148,9 @@ function limitText(range: Range | undefined): string | undefined {
   return range === undefined || (range.text === '~:' && !range.inverted) ? undefined : range.text
 }
 
-/** The check's name without `check-` or `metrics-`, as metric formats group by it: `kvm_memory`. */
+/** The check's name without `check-`, as metric formats group by it: `kvm_memory`. */
 export function metricKind(name: string): string {
-  return name.replace(/^(?:check|metrics)-/, '').replaceAll(/[^A-Za-z0-9]/g, '_')
+  return name.replace(/^check-/, '').replaceAll(/[^A-Za-z0-9]/g, '_')
 }
 
 interface Sample {

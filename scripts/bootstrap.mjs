@@ -57,7 +57,17 @@ const hypervisor = [
 ]
 
 /** @type {Requirement[]} */
-const testTools = [{ package: 'openssl', shownBy: ['openssl'], why: 'makes certificates for tests of TLS' }]
+const testTools = [
+  { package: 'openssl', shownBy: ['openssl'], why: 'makes certificates for tests of TLS' },
+  { package: 'prometheus', shownBy: ['promtool'], why: "its promtool reads the checks' metrics (not started)" },
+  { package: 'influxdb', shownBy: ['influxd'], why: "reads the checks' line protocol and OpenTSDB commands" },
+  { package: 'graphite-carbon', shownBy: ['/usr/bin/carbon-cache'], why: "stores the checks' Graphite metrics" },
+  {
+    package: 'libmonitoring-plugin-perl',
+    shownBy: ['/usr/share/perl5/Monitoring/Plugin/Performance.pm'],
+    why: "reads the checks' performance data",
+  },
+]
 
 /** @type {Record<string, { module: string, requirements: () => Promise<Requirement[]> }>} */
 const commands = {

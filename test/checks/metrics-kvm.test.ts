@@ -103,7 +103,7 @@ t.test('a real guest: the same numbers in every format, Graphite unless asked ot
     .trimEnd()
     .split('\n')
     .map(line => line.split(' ')[0])
-  t.match(plain.stdout, /^(h\.kvm\.[\w.]+ -?\d+(\.\d+)? \d{10}\n)+$/)
+  t.match(plain.stdout, /^(h\.metrics_kvm\.[\w.]+ -?\d+(\.\d+)? \d{10}\n)+$/)
   for (const path of [
     'host_cpu_idle_seconds',
     'host_memory',
@@ -113,11 +113,11 @@ t.test('a real guest: the same numbers in every format, Graphite unless asked ot
     'healthy.memory_usable',
     'healthy.silent_time',
   ]) {
-    t.ok(paths.includes(`h.kvm.${path.replace('healthy', real.name)}`), path)
+    t.ok(paths.includes(`h.metrics_kvm.${path.replace('healthy', real.name)}`), path)
   }
   t.match(
     (await run('--format', 'prometheus')).stdout,
-    new RegExp(`^kvm_disk_capacity_bytes{guest="${real.name}",disk="vda"} \\d+$`, 'm'),
+    new RegExp(`^metrics_kvm_disk_capacity_bytes{guest="${real.name}",disk="vda"} \\d+$`, 'm'),
   )
   const { metrics } = JSON.parse((await run('--format', 'json')).stdout)
   t.equal(metrics.length, paths.length)

@@ -71,7 +71,8 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
     const { uuid } = readDomain(call.arguments)
     return guests.find(guest => guest.uuid === uuid)
   }
-  daemon.on(procedures.getAllDomainStats, call => call.reply(writer => writer.array(guests, writeGuest)))
+  const writeBulk = (call: FakeCall) => call.reply(writer => writer.array(guests, writeGuest))
+  daemon.on(procedures.getAllDomainStats, writeBulk)
   daemon.on(procedures.domainGetControlInfo, call => {
     const silentMs = named(call)?.silentMs
     call.reply(writer =>
@@ -100,7 +101,7 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
   for (const procedure of answeredByGuest) daemon.on(procedure, call => named(call)?.answer?.(procedure.name, call))
   /** What has been asked about guests. */
   const asked = () => daemon.called.filter(name => /^(DOMAIN|QEMU|CONNECT_GET_ALL)/.test(name))
-  return { daemon, host, asked }
+  return { daemon, host, asked, writeBulk }
 }
 
 function writeGuest(writer: XdrWriter, { name, uuid, id, state = [1, 1], params = {} }: FakeGuest): void {

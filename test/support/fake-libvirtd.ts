@@ -71,6 +71,7 @@ export class FakeLibvirtd {
   readonly #handlers = new Map<string, Handler>()
   readonly #waiters: { name: string; times: number; resolve: () => void }[] = []
   #server: Server | undefined
+  #otherwise: Handler | undefined
 
   static async start(): Promise<FakeLibvirtd> {
     const daemon = new FakeLibvirtd()
@@ -88,6 +89,11 @@ export class FakeLibvirtd {
   /** Says what to do with calls of a procedure. */
   on(procedure: Procedure, handler: Handler): void {
     this.#handlers.set(`${procedure.program} ${procedure.number}`, handler)
+  }
+
+  /** Says what to do with calls of every procedure that nothing was said about. */
+  onOther(handler: Handler): void {
+    this.#otherwise = handler
   }
 
   /** Forgets what to do with a procedure: its calls are never answered. */
@@ -150,7 +156,8 @@ export class FakeLibvirtd {
       procedure => procedure.program === frame.program && procedure.number === frame.procedure,
     )
     this.called.push(known?.name ?? `${frame.program.toString(16)} ${frame.procedure}`)
-    this.#handlers.get(`${frame.program} ${frame.procedure}`)?.(new FakeCall(frame, socket))
+    const handler = this.#handlers.get(`${frame.program} ${frame.procedure}`) ?? this.#otherwise
+    handler?.(new FakeCall(frame, socket))
     for (const waiter of [...this.#waiters]) {
       if (this.called.filter(name => name === waiter.name).length < waiter.times) continue
       this.#waiters.splice(this.#waiters.indexOf(waiter), 1)
