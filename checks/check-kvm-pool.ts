@@ -13,7 +13,7 @@ import {
   readFilesystem,
   readMounts,
 } from '../plugin/filesystem.js'
-import { absenceFindings, selectObjects } from '../plugin/guests.js'
+import { absenceFindings, autostartOption, inactiveFinding, selectObjects } from '../plugin/objects.js'
 import type { OptionTable, OptionValues } from '../plugin/options.js'
 import { Verdict } from '../plugin/outcome.js'
 import { Silence } from '../plugin/silence.js'
@@ -79,18 +79,11 @@ const options = {
   pool: { type: 'strings', summary: 'Look only at these pools, which must be there and active (repeatable).' },
   match: { type: 'regex', summary: 'Look only at pools whose name matches, besides those of --pool.' },
   exclude: { type: 'regex', summary: 'Leave out pools whose name matches; wins over --pool and --match.' },
-  autostart: {
-    type: 'choice',
-    choices: ['critical', 'warning', 'ignore'],
-    default: 'critical',
-    summary: 'What it is when a pool that is to start with the host is not active.',
-  },
+  ...autostartOption,
   poolTimeout: { type: 'duration', default: '5s', summary: 'Take a pool for hung that does not answer for this long.' },
   libvirtOnly: { type: 'flag', summary: "Do not look at the pools' directories on this machine." },
 } as const satisfies OptionTable
 type Options = OptionValues<typeof options>
-
-const severities = { critical: 'CRITICAL', warning: 'WARNING', ignore: 'OK' } as const
 
 export default defineCheck({
   name: 'check-kvm-pool',
@@ -285,7 +278,7 @@ function judgePool(verdict: Verdict, pool: PoolSample, options: Options): void {
   if (info === undefined) return
   verdict.measure({ name: 'active', labels: { pool: name }, value: info.state === 'inactive' ? 0 : 1, min: 0, max: 1 })
   if (info.state === 'inactive') {
-    judgeInactive(verdict, pool, options)
+    verdict.add(inactiveFinding(pool, options.autostart, 'virsh pool-start'))
     return
   }
   if (info.state === 'degraded') add('WARNING', 'degraded: look at its storage')
@@ -295,13 +288,6 @@ function judgePool(verdict: Verdict, pool: PoolSample, options: Options): void {
     if (directory.kind === 'missing') add('CRITICAL', `active, but its directory is gone: ${directory.message}`)
   } else if (directory !== undefined) judgeMount(verdict, name, directory, info)
   judgeUsage(verdict, pool, info, options)
-}
-
-function judgeInactive(verdict: Verdict, { name, named, autostart }: PoolSample, options: Options): void {
-  const wanted = named ? 'though it is named by --pool' : 'though it is to start with the host'
-  const status = named ? 'CRITICAL' : autostart === true ? severities[options.autostart] : 'OK'
-  const message = status === 'OK' ? 'inactive' : `inactive, ${wanted}: virsh pool-start`
-  verdict.add({ status, device: name, message })
 }
 
 function judgeMount(verdict: Verdict, device: string, directory: PoolDirectory, info: StoragePoolInfo): void {

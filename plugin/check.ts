@@ -1,4 +1,5 @@
-import { type GuestOptionValues, guestOptions, type Selectable } from './guests.js'
+import { type GuestOptionValues, guestOptions } from './guests.js'
+import type { Selectable } from './objects.js'
 import { type OptionTable, type OptionValues, type RawValues, readOptions } from './options.js'
 import type { Outcome } from './outcome.js'
 import type { Format } from './output.js'

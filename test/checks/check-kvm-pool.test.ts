@@ -106,7 +106,7 @@ t.test('inactive is wrong for a pool that starts with the host or is named, and 
   t.equal(judged([inactive], { autostart: 'ignore' }).status, 'OK')
   t.match(judged([{ ...inactive, named: true }], { autostart: 'ignore' }), {
     status: 'CRITICAL',
-    messages: ['data: inactive, though it is named by --pool: virsh pool-start'],
+    messages: ['data: inactive, though it is asked for by name: virsh pool-start'],
   })
   t.match(judged([{ ...inactive, autostart: false }, pool({ name: 'b' })]), {
     status: 'OK',
