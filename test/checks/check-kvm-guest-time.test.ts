@@ -101,4 +101,15 @@ t.test('a real guest whose clock is right, and then wrong', async t => {
   const ahead = await run()
   t.match(ahead.stdout, /^check-kvm-guest-time WARNING: time1: clock ahead by at least [3-7](\.\d+)? s /)
   t.equal(ahead.status, 1)
+
+  // libvirt itself would wait for five seconds and more.
+  await guest.stopAgent(30)
+  const startedMs = performance.now()
+  const silent = await run()
+  t.match(
+    silent.stdout,
+    /^check-kvm-guest-time UNKNOWN: time1: its agent does not answer, for 1(\.\d+)? s: restart qemu-guest-agent in it\n/,
+  )
+  t.equal(silent.status, 3)
+  t.ok(performance.now() - startedMs < 4000, 'and in time')
 })
