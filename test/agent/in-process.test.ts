@@ -77,6 +77,11 @@ const machine = {
   'proc/loadavg': '3.00 2.50 1.33 2/345 6789\n',
   'proc/cpuinfo': 'processor\t: 0\nprocessor\t: 1\n',
   'proc/self/mounts': '/dev/vdx /not/there ext4 rw 0 0\nproc /proc proc rw 0 0\n',
+  'proc/uptime': '100000.55 12345.67\n',
+  'proc/9000001/stat': '9000001 (nginx) S 1 1 1 0 -1 0 1 2 3 4 50 60 7 8 20 0 4 0 900000 71680000 25\n',
+  'proc/9000001/status': 'Name:\tnginx\nUid:\t0\t0\t0\t0\nVmRSS:\t 900 kB\n',
+  'proc/9000001/cmdline': 'nginx: master\0-g daemon off;\0',
+  'etc/passwd': 'root:x:0:0::/root:/bin/sh\n',
   'proc/stat': 'cpu  1000 200 300 8000 100 10 20 30 40 5\n',
 }
 const onMachine: [program: string, words: string[]][] = [
@@ -87,6 +92,9 @@ const onMachine: [program: string, words: string[]][] = [
   ['check-load', ['-w', '1,1,1', '--format', 'prometheus']],
   ['check-load', ['-w', '5']],
   ['check-cpu', ['--sleep', '0.1']],
+  ['check-process', ['-p', 'nginx|apache', '-u', 'root']],
+  ['check-process', ['-p', '-g daemon', '-t', 'rss', '-c', '100']],
+  ['check-process', ['-f', '/nowhere', '-F']],
   ['check-disk-usage', []],
   ['check-disk-usage', ['-x', 'ext4']],
 ]
