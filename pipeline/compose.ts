@@ -7,6 +7,8 @@ export interface ComposedResult {
   client: string
   check: JsonObject
   signature?: string
+  /** Whether JSON.stringify writes the check as Sensu does (see parsePlainJson). */
+  plain?: boolean
   /** The command of the site's own definition, for the store to put back when the client turns out to be a proxy. */
   proxyCommand?: Json
 }
@@ -17,11 +19,12 @@ export const namePattern = /^[\w.-]+$/
 /**
  * Makes the check that is stored and put into events out of a received result (Sensu 1.9): the site's definition of that check below the
  * result's attributes unless the check is standalone, `type` "standard" unless given, `origin` = the sender when there is a `source`.
- * Returns a text saying what is wrong with a result that cannot be used.
+ * `plain` says that result and definitions hold nothing that JavaScript's own printer would change. Returns a text saying what is wrong with a result that cannot be used.
  */
 export function composeResult(
   result: Json,
   checks: { [name: string]: JsonObject | undefined },
+  plain = false,
 ): ComposedResult | string {
   if (!isObject(result)) return 'a check result must be an object'
   const { client: sender, check: received, signature } = result
@@ -32,8 +35,8 @@ export function composeResult(
   if (typeof name !== 'string' || !namePattern.test(name))
     return 'check name must be made of letters, digits, "_", "." and "-"'
   const definition = Object.hasOwn(checks, name) ? checks[name] : undefined
-  const below = definition !== undefined && !isTruthy(received['standalone']) ? entriesOf(definition) : []
-  const check = fromEntries([...below, ...entriesOf(received)])
+  const below = definition !== undefined && !isTruthy(received['standalone']) ? definition : {}
+  const check = plain ? { ...below, ...received } : fromEntries([...entriesOf(below), ...entriesOf(received)])
   const status = integerStatus(check['status'])
   if (status === undefined) return 'check status must be an integer'
   check['status'] = status
@@ -45,9 +48,10 @@ export function composeResult(
     client = source
     check['origin'] = sender
   }
-  const composed: ComposedResult = { client, check }
+  const composed: ComposedResult = { client, check, plain }
   if (typeof signature === 'string') composed.signature = signature
-  if (definition !== undefined && definition['command'] !== undefined) composed.proxyCommand = definition['command']
+  const command = definition?.['command']
+  if (command !== undefined && command !== check['command']) composed.proxyCommand = command
   return composed
 }
 

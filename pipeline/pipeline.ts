@@ -2,6 +2,7 @@ import { deepMerge } from '../sensu/deep-merge.js'
 import { parseJson, stringifyJson } from '../sensu/json.js'
 import { fromEntries, isObject, isSet, newObject } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
+import { isPlainJson } from '../sensu/plain-json.js'
 import type { Spawner } from '../sensu/spawn.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { flapThresholds } from '../store/result-script.js'
@@ -36,6 +37,14 @@ export interface PipelineOptions {
   maximumHandlers?: number
 }
 
+/** What is known about a result besides its content. */
+export interface AboutMessage {
+  /** It may have been stored before, by somebody who ended before he said so. */
+  redelivered?: boolean
+  /** It was read by parsePlainJson. */
+  plain?: boolean
+}
+
 /** What is wrong with the settings for this pipeline: entries like those of Sensu's own validation. */
 export function validatePipelineSettings(settings: PipelineSettings): { object: JsonObject; message: string }[] {
   return filterFaults(settings.filters)
@@ -56,6 +65,7 @@ export class Pipeline {
   readonly #builtIn: Readonly<Record<string, BuiltInHandler>>
   readonly #inProgress = new Set<Promise<void>>()
   #handlerCount = 0
+  #plainChecks: { checks: PipelineSettings['checks']; plain: boolean } | undefined
 
   /** Throws when the settings hold something that validatePipelineSettings objects to. */
   constructor(options: PipelineOptions) {
@@ -68,15 +78,15 @@ export class Pipeline {
     this.#now = options.now ?? (() => new Date())
     this.#publish = options.publish
     this.#maximumHandlers = options.maximumHandlers ?? 10_000
-    this.#builtIn = builtInHandlers(name => removeClient(name, this.#store, result => this.#processResult(result)))
+    this.#builtIn = builtInHandlers(name => removeClient(name, this.#store, result => this.#processResult(result, {})))
   }
 
   /**
    * Processes one message of the pipe `results`. Resolves once the result is stored and its handlers are under way; while Redis is away that
    * takes as long. Never rejects: what cannot be used or stored is logged and dropped.
    */
-  processResult(result: Json): Promise<void> {
-    return this.#track(() => this.#processResult(result))
+  processResult(result: Json, about: AboutMessage = {}): Promise<void> {
+    return this.#track(() => this.#processResult(result, about))
   }
 
   /** Processes one message of the pipe `keepalives`: registers the client. Like processResult it never rejects. */
@@ -94,13 +104,14 @@ export class Pipeline {
     while (this.#inProgress.size > 0) await Promise.allSettled(this.#inProgress)
   }
 
-  async #processResult(result: Json): Promise<void> {
-    const composed = composeResult(result, this.#settings.checks)
+  async #processResult(result: Json, { redelivered = false, plain = false }: AboutMessage): Promise<void> {
+    const { checks } = this.#settings
+    const composed = composeResult(result, checks, plain && this.#arePlain(checks))
     if (typeof composed === 'string') {
       this.#logger.error('invalid check result', { result, error: composed })
       return
     }
-    const stored = await this.#store.storeResult({ ...composed, nowSeconds: this.#nowSeconds() })
+    const stored = await this.#store.storeResult({ ...composed, repeated: redelivered, nowSeconds: this.#nowSeconds() })
     if (stored.outcome === 'refused') {
       const data = stored.reason === 'client' ? { client: parsedObject(stored.clientText) } : {}
       this.#logger.warn('invalid check result signature', { result, ...data })
@@ -110,6 +121,14 @@ export class Pipeline {
     }
     if (stored.registered) this.#track(() => this.#registerClient(stored.clientText))
     if (stored.event) this.#processStoredEvent(stored.event, composed.check)
+  }
+
+  /** Whether all definitions are printed alike by JavaScript; looked at once for each set of them. */
+  #arePlain(checks: PipelineSettings['checks']): boolean {
+    if (this.#plainChecks?.checks !== checks) {
+      this.#plainChecks = { checks, plain: isPlainJson(checks, stringifyJson(checks)) }
+    }
+    return this.#plainChecks.plain
   }
 
   #processStoredEvent(stored: StoredEvent, check: JsonObject): void {

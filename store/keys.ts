@@ -65,6 +65,15 @@ export function taskOwnerKey(task: string): string {
   return `task:${task}:server`
 }
 
+/**
+ * Set: ids of writers, and hash: what Redis answered to each one's last results, so that a result that arrives twice is stored once. They are the one
+ * addition to Sensu's layout; below `server:`, where nobody else looks, and expiring.
+ */
+export const answersKey = 'server:answers'
+export function answersOfKey(writer: string): string {
+  return `server:${writer}:answers`
+}
+
 /** The member that stands for one client's check in `ttl` and in aggregates. */
 export function checkMember(client: string, check: string): string {
   return `${client}:${check}`

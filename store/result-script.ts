@@ -3,21 +3,6 @@ import { stringifyJson } from '../sensu/json.js'
 import { isInteger, isTruthy } from '../sensu/json-value.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { eventTemplate, jsonText, replaceLoneSurrogates, storedTemplate } from './check-template.js'
-import {
-  aggregatePrefix,
-  aggregatesKey,
-  clientKey,
-  clientSignatureKey,
-  clientsKey,
-  eventsKey,
-  historyKey,
-  lastOkKey,
-  resultKey,
-  resultsKey,
-  silencedKey,
-  silencePrefix,
-  ttlKey,
-} from './keys.js'
 import { storedOutput } from './truncate-output.js'
 
 /** One composed check result on its way into the store. */
@@ -32,6 +17,10 @@ export interface ResultInput {
   proxyCommand?: Json | undefined
   /** The store's clock, Unix seconds. */
   nowSeconds: number
+  /** True for a result that may have been stored before: by a server that went away before it said so. */
+  repeated?: boolean | undefined
+  /** Whether the check holds only what JSON.stringify writes as Sensu does (see parsePlainJson). */
+  plain?: boolean | undefined
 }
 
 /** An event that is built but not stored, as Sensu's registration event. */
@@ -40,28 +29,47 @@ export interface UnstoredEventInput extends ResultInput {
   clientText: string
 }
 
-/** What the script reads as ARGV[1], named as it is read there. */
-type ScriptOptions = ReturnType<typeof inputOptions> &
-  ReturnType<typeof checkOptions> & {
-    /** False for an event that is only built. */
-    store: boolean
-    /** The client to create when the registry has none, or the client of an event that is only built: JSON. */
-    blank_client: string
-    /** How many texts the first template has. */
-    stored_pieces: number
-  }
-
-/** Version a client has that was created for its results only: the Sensu release whose data model this is. */
-const dataModelVersion = '1.9.0'
-
-/** Keys and arguments of one call of the result script. */
-export function resultCall(input: ResultInput): { keys: string[]; args: string[] } {
-  return scriptCall(input, blankClient(input), true)
+/** What the script reads as ARGV[10]: what most results do not have. */
+interface ScriptOptions {
+  /** What the sender signed the result with. */
+  signature?: string
+  /** The check has a `source`. */
+  has_source?: true
+  /** JSON of the check's command, and of that which replaces it for proxies. */
+  command?: string
+  proxy_command?: string
+  aggregates?: string[]
+  ttl?: true
+  metric?: true
+  /** `auto_resolve` is false. */
+  never_resolves?: true
+  force_resolve?: true
+  low_flap_threshold?: number
+  high_flap_threshold?: number
+  /** How many texts the first template has; undefined without templates. */
+  stored_pieces?: number
+  /** The client's JSON, for an event that is only built. */
+  unstored_client?: string
 }
 
-/** Keys and arguments of a call that only builds the event. */
-export function unstoredEventCall(input: UnstoredEventInput): { keys: string[]; args: string[] } {
-  return scriptCall(input, input.clientText, false)
+/** Who calls the script, for the answers that it keeps. */
+export interface Writer {
+  id: string
+  /** Number of the call, modulo keptAnswers. */
+  slot: number
+}
+
+/** Place of the argument that says that the call may be a repetition. */
+export const repeatedArgument = 8
+
+/** Arguments of one call of the result script. */
+export function resultCall(input: ResultInput, writer: Writer): string[] {
+  return scriptCall(input, writer, {})
+}
+
+/** Arguments of a call that only builds the event. */
+export function unstoredEventCall(input: UnstoredEventInput, writer: Writer): string[] {
+  return scriptCall(input, writer, { unstored_client: input.clientText })
 }
 
 /** Whether both flap thresholds are on the check, and usable: both must be integers (Sensu 1.9). */
@@ -79,90 +87,61 @@ export function aggregateNames(check: JsonObject): string[] {
   return isTruthy(aggregate) || isTruthy(aggregates) ? [String(check['name'])] : []
 }
 
-function scriptCall(input: ResultInput, clientText: string, store: boolean): { keys: string[]; args: string[] } {
-  const { check } = input
-  const cutsCommand = input.proxyCommand !== undefined
-  const output = storedOutput(check)
-  const text = jsonText(check)
-  const stored = storedTemplate(output === undefined ? check : { ...check, output }, check, text, cutsCommand)
-  const options: ScriptOptions = {
-    store,
-    blank_client: clientText,
-    stored_pieces: stored.length,
-    ...inputOptions(input),
-    ...checkOptions(input),
-  }
-  return {
-    keys: scriptKeys(input.client, String(check['name'])),
-    args: [replaceLoneSurrogates(JSON.stringify(options)), '0', ...stored, ...eventTemplate(check, text, cutsCommand)],
-  }
-}
-
-function inputOptions({ client, check, signature, proxyCommand, nowSeconds }: ResultInput) {
-  return {
-    client,
-    now: nowSeconds,
-    id: randomUUID(),
-    signature: signature ?? null,
-    command: jsonText(check['command'] ?? null),
-    proxy_command: proxyCommand === undefined ? null : jsonText(proxyCommand),
-    aggregate_prefix: aggregatePrefix,
-    silence_prefix: silencePrefix,
-  }
-}
-
-function checkOptions({ check, nowSeconds }: ResultInput) {
-  const thresholds = flapThresholds(check)
-  const { low, high } = typeof thresholds === 'object' ? thresholds : { low: null, high: null }
-  const status = String(check['status'])
-  const metric = check['type'] === 'metric'
-  return {
-    check: String(check['name']),
-    status,
-    executed: plainText(check['executed'] ?? nowSeconds),
-    aggregates: aggregateNames(check),
-    ttl: isTruthy(check['ttl']),
-    plain: status === '0' && !metric && thresholds === 'absent',
-    metric,
-    auto_resolve: check['auto_resolve'] !== false,
-    force_resolve: check['force_resolve'] === true,
-    low_flap_threshold: low,
-    high_flap_threshold: high,
-  }
-}
-
-/** The keys in the order in which the script counts them. */
-function scriptKeys(client: string, check: string): string[] {
+function scriptCall(input: ResultInput, writer: Writer, more: ScriptOptions): string[] {
+  const { client, check, nowSeconds, repeated, plain } = input
+  const text = plain ? JSON.stringify(check) : jsonText(check)
+  const templates = checkTemplates(input, text)
+  const options = { ...more, ...unusual(input), ...(templates && { stored_pieces: templates.stored.length }) }
   return [
-    clientsKey,
-    clientKey(client),
-    clientSignatureKey(client),
-    resultsKey(client),
-    resultKey(client, check),
-    historyKey(client, check),
-    lastOkKey(client, check),
-    ttlKey,
-    eventsKey(client),
-    silencedKey,
-    aggregatesKey,
+    client,
+    String(check['name']),
+    String(nowSeconds),
+    String(check['status']),
+    plainText(check['executed'] ?? nowSeconds),
+    randomUUID(),
+    writer.id,
+    String(writer.slot),
+    repeated ? '1' : '0',
+    hasMembers(options) ? replaceLoneSurrogates(JSON.stringify(options)) : '',
+    ...(templates ? [...templates.stored, ...templates.event] : [text]),
   ]
 }
 
-/**
- * The client that is created for results of a client nobody registered (Sensu 1.9, in its key order). `type` is there only when
- * the check names the client as its `source`.
- */
-function blankClient({ client, check, nowSeconds }: ResultInput): string {
-  const blank: JsonObject = {
-    name: client,
-    address: 'unknown',
-    subscriptions: [`client:${client}`],
-    keepalives: false,
-    version: dataModelVersion,
-    timestamp: nowSeconds,
+/** Undefined for the usual check: its text is stored as it is, and goes into the event with the two attributes at its end. */
+function checkTemplates(input: ResultInput, text: string): { stored: string[]; event: string[] } | undefined {
+  const { check } = input
+  const cutsCommand = input.proxyCommand !== undefined
+  const output = storedOutput(check)
+  const bringsHistory = Object.hasOwn(check, 'history') || Object.hasOwn(check, 'total_state_change')
+  if (!cutsCommand && output === undefined && !bringsHistory) return undefined
+  const stored = output === undefined ? check : { ...check, output }
+  return { stored: storedTemplate(stored, check, text, cutsCommand), event: eventTemplate(check, text, cutsCommand) }
+}
+
+function unusual({ check, signature, proxyCommand }: ResultInput): ScriptOptions {
+  const options: ScriptOptions = {}
+  if (signature !== undefined) options.signature = signature
+  if (isTruthy(check['source'])) options.has_source = true
+  if (proxyCommand !== undefined) {
+    options.command = jsonText(check['command'] ?? null)
+    options.proxy_command = jsonText(proxyCommand)
   }
-  if (isTruthy(check['source'])) blank['type'] = 'proxy'
-  return stringifyJson(blank)
+  if (isTruthy(check['aggregates']) || isTruthy(check['aggregate'])) options.aggregates = aggregateNames(check)
+  if (isTruthy(check['ttl'])) options.ttl = true
+  if (check['type'] === 'metric') options.metric = true
+  if (check['auto_resolve'] === false) options.never_resolves = true
+  if (check['force_resolve'] === true) options.force_resolve = true
+  const thresholds = flapThresholds(check)
+  if (typeof thresholds === 'object') {
+    options.low_flap_threshold = thresholds.low
+    options.high_flap_threshold = thresholds.high
+  }
+  return options
+}
+
+function hasMembers(object: object): boolean {
+  for (const _ in object) return true
+  return false
 }
 
 function plainText(value: Json): string {

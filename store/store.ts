@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { Redis } from 'ioredis'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { jsonText } from './check-template.js'
-import { clientKey, clientSignatureKey, clientsKey, resultKey, serverKey, serversKey } from './keys.js'
+import { clientKey, clientSignatureKey, clientsKey, serverKey, serversKey } from './keys.js'
 import {
   hasEvent,
   type RegisteredClient,
@@ -14,9 +14,16 @@ import {
 import { redisOptions } from './redis-settings.js'
 import { readClientEvents, readClients, readEvents, readResults, type StoredCheckResult } from './registry-reader.js'
 import { removeClient } from './remove-client.js'
-import { type ResultInput, resultCall, type UnstoredEventInput, unstoredEventCall } from './result-script.js'
+import {
+  type ResultInput,
+  repeatedArgument,
+  resultCall,
+  type UnstoredEventInput,
+  unstoredEventCall,
+  type Writer,
+} from './result-script.js'
 import { storeClientScript } from './store-client-3.lua.js'
-import { storeResultScript } from './store-result-11.lua.js'
+import { keptAnswers, storeResultScript } from './store-result-0.lua.js'
 import { TaskLocks } from './task-locks.js'
 import { type Verdict, WriteQueue, type WriteQueueLimits } from './write-queue.js'
 
@@ -72,12 +79,15 @@ const transientReplies = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|OOM
 export class Store {
   readonly #redis: Redis
   readonly #queue: WriteQueue
-  readonly #resultScript = script(storeResultScript, 11)
+  readonly #resultScript = script(storeResultScript, 0)
   readonly #clientScript = script(storeClientScript, 3)
   readonly #notices: StoreNotices
   #retryTimer: NodeJS.Timeout | undefined
+  readonly #writerId = randomUUID()
+  #calls = 0
   #loading = false
   #closed = false
+  #corked = false
 
   /**
    * Connects with Sensu's `redis` settings (see redisOptions). Resolves after the first attempt, whether it succeeded or not: a Redis that is
@@ -131,23 +141,18 @@ export class Store {
   /**
    * Stores one composed result: registry, aggregates, result, history, last_ok, flapping, silencing and event in one script. Waits while Redis is
    * away. Rejects with StoreOverflowError when given up, with Redis' error when that is final. What is not rejected is stored exactly
-   * once, also when the connection is lost before the answer: the result is sent again, and recognised by its text (which holds `executed`) if
-   * it is stored already. Only another process storing the same check in between could make it count twice.
+   * once, also when the connection is lost before the answer: the result is sent again, and Redis recognises it by the answers it keeps of
+   * each writer's last results. So it does with a `repeated` one, that another process may have stored before it ended.
    */
   async storeResult(input: ResultInput): Promise<StoredResult> {
-    const { keys, args } = resultCall(input)
     return storedResult(
-      await this.#write(this.#resultScript, keys, args, {
-        key: resultKey(input.client, String(input.check['name'])),
-        repeatedArgument: 1,
-      }),
+      await this.#write(this.#resultScript, [], resultCall(input, this.#nextCall()), repeatedArgument),
     )
   }
 
   /** Builds the event of a check without storing result, history or event: Sensu's registration event. */
   async unstoredEvent(input: UnstoredEventInput): Promise<string> {
-    const { keys, args } = unstoredEventCall(input)
-    const result = storedResult(await this.#write(this.#resultScript, keys, args))
+    const result = storedResult(await this.#write(this.#resultScript, [], unstoredEventCall(input, this.#nextCall())))
     return result.outcome === 'stored' ? (result.event?.text ?? '') : ''
   }
 
@@ -242,24 +247,40 @@ export class Store {
     return this.#redis
   }
 
+  #nextCall(): Writer {
+    this.#calls += 1
+    return { id: this.#writerId, slot: this.#calls % keptAnswers }
+  }
+
+  /** `repeatedArgument`: place of the argument that is to be '1' when the call is sent once more. */
   async #write(
     { sha, keyCount }: Script,
     keys: string[],
     args: string[],
-    once?: { key: string; repeatedArgument: number },
+    repeatedArgument?: number,
   ): Promise<unknown[]> {
     if (this.#closed) throw new Error('the store is closed')
-    const length = args.reduce((sum, arg) => sum + arg.length, 0)
-    const reply = await this.#queue.push(
-      length,
-      repeated => {
-        if (repeated && once !== undefined) args[once.repeatedArgument] = '1'
-        return this.#redis.evalsha(sha, keyCount, ...keys, ...args)
-      },
-      once?.key,
-    )
+    let length = 0
+    for (const arg of args) length += arg.length
+    const reply = await this.#queue.push(length, repeated => {
+      if (repeated && repeatedArgument !== undefined) args[repeatedArgument] = '1'
+      this.#cork()
+      return this.#redis.evalsha(sha, keyCount, ...keys, ...args)
+    })
     if (!Array.isArray(reply)) throw new Error(`Redis answered a script with ${typeof reply} instead of an array`)
     return reply
+  }
+
+  /** Everything that is sent in this turn of the event loop goes out with one system call. */
+  #cork(): void {
+    if (this.#corked) return
+    const { stream } = this.#redis
+    stream.cork()
+    this.#corked = true
+    setImmediate(() => {
+      this.#corked = false
+      stream.uncork()
+    })
   }
 
   #watchConnection(): void {

@@ -16,8 +16,6 @@ export interface WriteQueueLimits {
 interface Write {
   /** Sends it. `repeated` is true when an earlier sending may have reached Redis without an answer coming back. */
   send: (repeated: boolean) => Promise<unknown>
-  /** Writes with the same key are never under way together; undefined for writes that may be done twice. */
-  key: string | undefined
   length: number
   state: 'waiting' | 'sent' | 'settled'
   repeated: boolean
@@ -30,7 +28,7 @@ export type Verdict = 'final' | 'again' | 'repeat'
 
 /**
  * Writes in order, each answered once. The gate is open while Redis is ready; what was sent when it shut is sent again after it opens, before
- * everything newer. At most one write per key is under way, so that a repetition can be recognised by what the key holds. Over its limits the queue gives up the oldest write that is not under way, so that after an outage the newest states are the
+ * everything newer. Over its limits the queue gives up the oldest write that is not under way, so that after an outage the newest states are the
  * ones that are known.
  */
 export class WriteQueue {
@@ -41,7 +39,6 @@ export class WriteQueue {
   #head = 0
   #firstWaiting = 0
   #inFlight = 0
-  readonly #keysInFlight = new Set<string>()
   #length = 0
   #count = 0
   #open = false
@@ -70,9 +67,9 @@ export class WriteQueue {
   }
 
   /** Resolves with Redis' answer; rejects with its error, or StoreOverflowError. */
-  push(length: number, send: Write['send'], key?: string): Promise<unknown> {
+  push(length: number, send: Write['send']): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      this.#writes.push({ send, key, length, state: 'waiting', repeated: false, resolve, reject })
+      this.#writes.push({ send, length, state: 'waiting', repeated: false, resolve, reject })
       this.#count += 1
       this.#length += length
       while (this.#count > this.#limits.maximumWrites || this.#length > this.#limits.maximumLength) {
@@ -112,7 +109,6 @@ export class WriteQueue {
   #sendWaiting(): void {
     while (this.#open && this.#inFlight < this.#limits.maximumInFlight && this.#firstWaiting < this.#writes.length) {
       const write = this.#writes[this.#firstWaiting]
-      if (write?.key !== undefined && write.state === 'waiting' && this.#keysInFlight.has(write.key)) return
       this.#firstWaiting += 1
       if (write?.state === 'waiting') this.#send(write)
     }
@@ -121,7 +117,6 @@ export class WriteQueue {
   #send(write: Write): void {
     write.state = 'sent'
     this.#inFlight += 1
-    if (write.key !== undefined) this.#keysInFlight.add(write.key)
     write.send(write.repeated).then(
       reply => this.#answered(write, () => write.resolve(reply)),
       error => this.#failed(write, error),
@@ -129,7 +124,7 @@ export class WriteQueue {
   }
 
   #answered(write: Write, settle: () => void): void {
-    this.#land(write)
+    this.#inFlight -= 1
     if (write.state === 'sent') this.#settle(write, settle)
     this.#afterAnswer()
   }
@@ -140,17 +135,12 @@ export class WriteQueue {
       this.#answered(write, () => write.reject(error))
       return
     }
-    this.#land(write)
+    this.#inFlight -= 1
     write.state = 'waiting'
     write.repeated ||= verdict === 'repeat'
     this.#open = false
     this.#firstWaiting = this.#head
     this.#afterAnswer()
-  }
-
-  #land(write: Write): void {
-    this.#inFlight -= 1
-    if (write.key !== undefined) this.#keysInFlight.delete(write.key)
   }
 
   #afterAnswer(): void {

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { Duplex } from 'node:stream'
 import { type ChannelModel, type ConfirmChannel, type ConsumeMessage, connect } from 'amqplib'
+import { Acknowledgements } from './amqp-acknowledgements.js'
 import type { AmqpEndpoint } from './amqp-endpoints.js'
-import { type PipeType, type QueueStats, type SubscribeOptions, TransportError } from './transport.js'
+import { type OnMessage, type PipeType, type QueueStats, type SubscribeOptions, TransportError } from './transport.js'
 
 /** Everything is volatile in Sensu: exchanges live as long as the broker, queues as long as they have a consumer. */
 const EXCHANGE = { durable: false, autoDelete: false }
@@ -33,6 +34,7 @@ export class AmqpLink {
   readonly #options: AmqpLinkOptions
   readonly #declared = new Map<string, Promise<unknown>>()
   readonly #consumers = new Map<string, Consumer>()
+  readonly #acknowledgements = new Acknowledgements((message, allUpTo) => this.#acknowledge(message, allUpTo))
   #unconfirmed = 0
   #closing = false
 
@@ -114,7 +116,7 @@ export class AmqpLink {
     type: PipeType,
     exchange: string,
     queue: string,
-    onMessage: (message: Buffer) => void | Promise<void>,
+    onMessage: OnMessage,
     options: SubscribeOptions,
   ): Promise<void> {
     try {
@@ -128,12 +130,7 @@ export class AmqpLink {
     }
   }
 
-  async #consume(
-    queue: string,
-    exchange: string,
-    onMessage: (message: Buffer) => void | Promise<void>,
-    options: SubscribeOptions,
-  ): Promise<void> {
+  async #consume(queue: string, exchange: string, onMessage: OnMessage, options: SubscribeOptions): Promise<void> {
     const known = this.#consumers.get(queue)
     known?.exchanges.add(exchange)
     if (known) return
@@ -143,18 +140,29 @@ export class AmqpLink {
     await this.#channel.consume(queue, message => this.#deliver(message, noAck, onMessage), { consumerTag, noAck })
   }
 
-  #deliver(message: ConsumeMessage | null, noAck: boolean, onMessage: (message: Buffer) => void | Promise<void>): void {
+  #deliver(message: ConsumeMessage | null, noAck: boolean, onMessage: OnMessage): void {
     // null: the broker cancelled the consumer, e.g. because its queue was deleted; a fresh start declares it again
     if (message === null) {
       if (!this.#closing) this.#options.onChannelError(new TransportError('channel', 'rabbitmq consumer cancelled'))
       return
     }
-    const handled = onMessage(message.content)
-    if (noAck) return
-    const acknowledge = () => {
-      if (!this.#closing) this.#channel.ack(message)
+    const { content, fields } = message
+    if (noAck) {
+      void onMessage(content, fields.redelivered)
+      return
     }
-    Promise.resolve(handled).then(acknowledge, acknowledge)
+    this.#acknowledgements.delivered(message)
+    const done = () => this.#acknowledgements.handled(message)
+    Promise.resolve(onMessage(content, fields.redelivered)).then(done, done)
+  }
+
+  #acknowledge(message: ConsumeMessage, allUpTo: boolean): void {
+    if (this.#closing) return
+    try {
+      this.#channel.ack(message, allUpTo)
+    } catch {
+      // the connection has gone: the broker delivers the message once more
+    }
   }
 
   /** Undoes one subscribe(). A queue goes with its last exchange, as the broker deletes it with its last consumer. */
@@ -184,6 +192,7 @@ export class AmqpLink {
   /** Says goodbye, waits for the broker's answer no longer than half a second. */
   async close(): Promise<void> {
     if (this.#closing) return
+    this.#acknowledgements.flush()
     this.#closing = true
     await closeConnection(this.#connection)
   }

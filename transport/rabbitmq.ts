@@ -2,7 +2,7 @@ import { tlsFailure, warnWhenUnverified } from '../sensu/tls-settings.js'
 import { type AmqpEndpoint, amqpEndpoints } from './amqp-endpoints.js'
 import { AmqpLink } from './amqp-link.js'
 import { ReconnectingTransport, type Session } from './reconnecting.js'
-import type { PipeType, QueueStats, SubscribeOptions, Transport, TransportLog } from './transport.js'
+import type { OnMessage, PipeType, QueueStats, SubscribeOptions, Transport, TransportLog } from './transport.js'
 
 export interface RabbitmqOptions {
   log: TransportLog
@@ -57,7 +57,7 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
     type: PipeType,
     pipe: string,
     funnel: string,
-    onMessage: (message: Buffer) => void | Promise<void>,
+    onMessage: OnMessage,
     options: SubscribeOptions = {},
   ): Promise<void> {
     await this.openedSession().primary.subscribe(type, pipe, funnel, onMessage, options)

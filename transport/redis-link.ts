@@ -4,6 +4,7 @@ import type { Session } from './reconnecting.js'
 import { openRedis, type RedisLimits } from './redis-connection.js'
 import { ListConsumer, type ListConsumerOptions } from './redis-list-consumer.js'
 import {
+  type OnMessage,
   type PipeType,
   type QueueStats,
   type SubscribeOptions,
@@ -38,7 +39,7 @@ export class RedisLink implements Session {
   readonly #options: RedisLinkOptions
   readonly #connections = new Set<Redis>()
   readonly #consumers = new Map<string, Promise<ListConsumer>>()
-  readonly #channels = new Map<string, (message: Buffer) => void | Promise<void>>()
+  readonly #channels = new Map<string, OnMessage>()
   #commands: Redis | undefined
   #subscriber: Redis | undefined
   #pings: NodeJS.Timeout | undefined
@@ -69,7 +70,7 @@ export class RedisLink implements Session {
     this.#commands = commands
     this.#subscriber = subscriber
     subscriber.on('messageBuffer', (channel: Buffer, message: Buffer) => {
-      void this.#channels.get(channel.toString())?.(message)
+      void this.#channels.get(channel.toString())?.(message, false)
     })
     // Both are idle most of the time. An answer that does not come ends the connection, by ioredis' socketTimeout.
     this.#pings = setInterval(() => {
@@ -118,12 +119,7 @@ export class RedisLink implements Session {
     }
   }
 
-  async subscribe(
-    type: PipeType,
-    pipe: string,
-    onMessage: (message: Buffer) => void | Promise<void>,
-    options: SubscribeOptions,
-  ): Promise<void> {
+  async subscribe(type: PipeType, pipe: string, onMessage: OnMessage, options: SubscribeOptions): Promise<void> {
     try {
       if (type === 'fanout') await this.#listen(this.#channel(pipe), onMessage)
       else if (type === 'direct') await this.#consume(this.#list(pipe), onMessage, options.acknowledge === true)
@@ -133,7 +129,7 @@ export class RedisLink implements Session {
     }
   }
 
-  async #listen(channel: string, onMessage: (message: Buffer) => void | Promise<void>): Promise<void> {
+  async #listen(channel: string, onMessage: OnMessage): Promise<void> {
     const subscriber = this.#opened(this.#subscriber)
     if (this.#channels.has(channel)) return
     this.#channels.set(channel, onMessage)
@@ -141,11 +137,7 @@ export class RedisLink implements Session {
     this.#options.log.debug(`subscribed to redis channel: ${channel}`)
   }
 
-  async #consume(
-    key: string,
-    onMessage: (message: Buffer) => void | Promise<void>,
-    acknowledge: boolean,
-  ): Promise<void> {
+  async #consume(key: string, onMessage: OnMessage, acknowledge: boolean): Promise<void> {
     const commands = this.#opened(this.#commands)
     const consumer = this.#consumers.get(key) ?? this.#openConsumer(commands, { key, onMessage, acknowledge })
     this.#consumers.set(key, consumer)

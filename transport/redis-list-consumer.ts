@@ -1,4 +1,5 @@
 import type { Redis } from 'ioredis'
+import type { OnMessage } from './transport.js'
 
 /** Also how long a consumer takes to stop. Whole seconds: older Redis knows no fractions. */
 const POP_SECONDS = 1
@@ -8,7 +9,7 @@ export interface ListConsumerOptions {
   /** For this consumer alone: a blocking command holds up everything behind it. */
   redis: Redis
   key: string
-  onMessage(message: Buffer): void | Promise<void>
+  onMessage: OnMessage
   /** Take the next message only when the last one's handler has finished. */
   acknowledge: boolean
   /** Returns a message to the head of the list, for another consumer. */
@@ -77,7 +78,7 @@ export class ListConsumer {
         // the other connection is gone too: handling it late is better than losing it
       }
     }
-    const handled = Promise.resolve(onMessage(message)).catch(() => {})
+    const handled = Promise.resolve(onMessage(message, false)).catch(() => {})
     if (acknowledge) await handled
   }
 }

@@ -5,6 +5,7 @@ import { ReconnectingTransport } from './reconnecting.js'
 import { RedisConnectionError, type RedisLimits } from './redis-connection.js'
 import { RedisLink } from './redis-link.js'
 import {
+  type OnMessage,
   type PipeType,
   type QueueStats,
   type SubscribeOptions,
@@ -65,7 +66,7 @@ export class RedisTransport extends ReconnectingTransport<RedisLink> implements 
     type: PipeType,
     pipe: string,
     _funnel: string,
-    onMessage: (message: Buffer) => void | Promise<void>,
+    onMessage: OnMessage,
     options: SubscribeOptions = {},
   ): Promise<void> {
     await this.openedSession().subscribe(type, pipe, onMessage, options)

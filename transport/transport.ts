@@ -51,6 +51,9 @@ export interface SubscribeOptions {
   acknowledge?: boolean
 }
 
+/** Takes one message. `redelivered`: it may have been taken before, by somebody who did not acknowledge it. Must not throw. */
+export type OnMessage = (message: Buffer, redelivered: boolean) => void | Promise<void>
+
 /** Messages waiting in a queue, and who consumes it. */
 export interface QueueStats {
   messages: number
@@ -77,7 +80,7 @@ export interface Transport extends EventEmitter<TransportEvents> {
     type: PipeType,
     pipe: string,
     funnel: string,
-    onMessage: (message: Buffer) => void | Promise<void>,
+    onMessage: OnMessage,
     options?: SubscribeOptions,
   ): Promise<void>
   /** Stops the deliveries of one pipe; those of other pipes through the same funnel go on undisturbed. Never rejects. */

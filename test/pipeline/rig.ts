@@ -30,7 +30,7 @@ export interface Rig {
   result(result: Json): Promise<HandlerCall[]>
   /** Log lines since the last call of this function, without their time. */
   log(): JsonObject[]
-  /** All of Redis: strings, lists, sorted sets of members, and hashes. */
+  /** All of Redis but what servers note for themselves: strings, lists, sorted sets of members, and hashes. */
   dump(): Promise<{ [key: string]: Json }>
   /** Empties Redis, and goes on with other settings. */
   reset(settings?: Partial<PipelineSettings>, options?: Partial<PipelineOptions>): Promise<void>
@@ -161,7 +161,8 @@ export function withoutId(text: string): string {
 
 async function dump(redis: Redis): Promise<{ [key: string]: Json }> {
   const all: { [key: string]: Json } = {}
-  for (const key of (await redis.keys('*')).sort()) {
+  const keys = (await redis.keys('*')).filter(key => !key.startsWith('server:'))
+  for (const key of keys.sort()) {
     const type = await redis.type(key)
     if (type === 'string') all[key] = await redis.get(key)
     else if (type === 'list') all[key] = await redis.lrange(key, 0, -1)
