@@ -102,36 +102,43 @@ One libvirt call for any number of guests, one for each running one (its agent's
   },
   evaluate(guests, asked) {
     const verdict = new Verdict()
-    const seen: { place: string; usedPercent: number; isCollecting: boolean }[] = []
-    const others = judgeAnswers(verdict, guests, asked, (guest, { filesystems, readOnly }, limits) => {
-      if (filesystems.length === 0)
-        verdict.add({ status: 'OK', guest: guest.name, message: 'no file system to look at' })
-      judgeReadOnly(verdict, guest.name, filesystems, readOnly, asked.expectReadOnly)
-      if (filesystems.length > 0 && filesystems.every(({ totalBytes }) => totalBytes === undefined)) {
-        const message =
-          'its agent does not tell how full its file systems are: install qemu-guest-agent 3.0 or newer in it'
-        verdict.add({ status: 'UNKNOWN', guest: guest.name, message })
-        return
-      }
-      for (const filesystem of filesystems) {
-        const usedPercent = judgeFilesystem(verdict, guest.name, filesystem, limits)
-        const isCollecting = filesystem.perSecond === undefined
-        if (usedPercent !== undefined)
-          seen.push({ place: `${guest.name} ${filesystem.mount}`, usedPercent, isCollecting })
-      }
+    const seen: Seen[] = []
+    const others = judgeAnswers(verdict, guests, asked, ({ name }, { filesystems, readOnly }, limits) => {
+      judgeReadOnly(verdict, name, filesystems, readOnly, asked.expectReadOnly)
+      seen.push(...judgeFilesystems(verdict, name, filesystems, limits))
     })
-    const [fullest] = seen.toSorted((one, other) => other.usedPercent - one.usedPercent)
-    const collecting = seen.filter(({ isCollecting }) => isCollecting).length
-    verdict.summary = [
-      fullest === undefined
-        ? 'no file system to look at'
-        : `highest use ${formatQuantity(fullest.usedPercent, '%')} (${fullest.place}) of ${seen.length} ${seen.length === 1 ? 'file system' : 'file systems'}`,
-      ...(collecting === 0 ? [] : [`growth of ${collecting}: collecting for ${formatQuantity(asked.history, 's')}`]),
-      ...others,
-    ].join('; ')
+    const mistake = patternWithoutMatch(guests, asked)
+    if (mistake !== undefined) verdict.add({ status: 'UNKNOWN', message: mistake })
+    verdict.summary = [...summaryOf(seen, asked.history), ...others].join('; ')
     return verdict
   },
 })
+
+/** A file system that was judged, for the summary. */
+interface Seen {
+  readonly place: string
+  readonly usedPercent: number
+  readonly isCollecting: boolean
+}
+
+function summaryOf(seen: readonly Seen[], historySeconds: number): string[] {
+  const [fullest] = seen.toSorted((one, other) => other.usedPercent - one.usedPercent)
+  if (fullest === undefined) return ['no file system to look at']
+  const number = `${seen.length} ${seen.length === 1 ? 'file system' : 'file systems'}`
+  const collecting = seen.filter(({ isCollecting }) => isCollecting).length
+  return [
+    `highest use ${formatQuantity(fullest.usedPercent, '%')} (${fullest.place}) of ${number}`,
+    ...(collecting === 0 ? [] : [`growth of ${collecting}: collecting for ${formatQuantity(historySeconds, 's')}`]),
+  ]
+}
+
+/** A pattern that matches nothing is more often a typing error than a wish. */
+function patternWithoutMatch(guests: readonly GuestMounts[], { mount, type }: Options): string | undefined {
+  const answers = guests.flatMap(({ answer }) => (answer.kind === 'answered' ? [answer.value] : []))
+  if (answers.length === 0 || answers.some(({ filesystems }) => filesystems.length > 0)) return undefined
+  const asked = [...(mount ? [`--mount ${mount.source}`] : []), ...(type ? [`--type ${type.source}`] : [])]
+  return asked.length === 0 ? undefined : `no file system in any guest matches ${asked.join(' and ')}: correct it`
+}
 
 /** The file systems that are asked for, each device once, at its shortest mount point. */
 function wanted(filesystems: readonly MountedFilesystem[], asked: Options): MountedFilesystem[] {
@@ -187,30 +194,55 @@ function judgeReadOnly(
   }
 }
 
+function judgeFilesystems(
+  verdict: Verdict,
+  guest: string,
+  filesystems: readonly Filesystem[],
+  limits: Options,
+): Seen[] {
+  if (filesystems.length === 0) verdict.add({ status: 'OK', guest, message: 'no file system to look at' })
+  else if (filesystems.every(({ totalBytes }) => totalBytes === undefined)) {
+    const message = 'its agent does not tell how full its file systems are: install qemu-guest-agent 3.0 or newer in it'
+    verdict.add({ status: 'UNKNOWN', guest, message })
+    return []
+  }
+  return filesystems.flatMap(filesystem => {
+    const usedPercent = judgeUse(verdict, guest, filesystem, limits)
+    if (usedPercent === undefined) return []
+    judgeGrowth(verdict, guest, filesystem, limits)
+    return [{ place: `${guest} ${filesystem.mount}`, usedPercent, isCollecting: filesystem.perSecond === undefined }]
+  })
+}
+
 /** Returns how much is in use (%), if that is known. */
-function judgeFilesystem(verdict: Verdict, guest: string, filesystem: Filesystem, limits: Options): number | undefined {
-  const { mount, totalBytes, usedBytes, perSecond } = filesystem
-  const subject = { guest, device: mount, deviceLabel: 'mount' }
+function judgeUse(verdict: Verdict, guest: string, filesystem: Filesystem, limits: Options): number | undefined {
+  const { mount, totalBytes, usedBytes } = filesystem
   if (!totalBytes || usedBytes === undefined) {
     verdict.add({ status: 'UNKNOWN', guest, device: mount, message: 'its agent could not find out how full it is' })
     return undefined
   }
-  const usedPercent = (usedBytes / totalBytes) * 100
+  const value = (usedBytes / totalBytes) * 100
   const { warning, critical } = limits
-  const use = { what: 'in use', name: 'used_percent', value: usedPercent, unit: '%' } as const
-  verdict.judge({ ...subject, ...use, note: `of ${formatQuantity(totalBytes, 'B')}`, warning, critical })
+  const subject = { guest, device: mount, deviceLabel: 'mount', note: `of ${formatQuantity(totalBytes, 'B')}` }
+  verdict.judge({ ...subject, what: 'in use', name: 'used_percent', value, unit: '%', warning, critical })
   verdict.measure({ name: 'used', labels: { guest, mount }, value: usedBytes, unit: 'B', min: 0, max: totalBytes })
-  if (perSecond === undefined || perSecond <= 0 || usedBytes >= totalBytes) return usedPercent
-  const secondsLeft = (totalBytes - usedBytes) / perSecond
+  return value
+}
+
+/** When it will be full, while it grows. */
+function judgeGrowth(verdict: Verdict, guest: string, filesystem: Filesystem, limits: Options): void {
+  const { mount, totalBytes = 0, usedBytes = 0, perSecond = 0 } = filesystem
+  if (perSecond <= 0 || usedBytes >= totalBytes) return
   verdict.judge({
-    ...subject,
+    guest,
+    device: mount,
+    deviceLabel: 'mount',
     what: 'full in',
     name: 'full_in',
-    value: secondsLeft,
+    value: (totalBytes - usedBytes) / perSecond,
     unit: 's',
     note: `when it grows on by ${formatQuantity(perSecond * 3600, 'B')} an hour`,
     warning: rangeIn(1 / 3600, limits.fullWarning),
     critical: rangeIn(1 / 3600, limits.fullCritical),
   })
-  return usedPercent
 }

@@ -17,7 +17,8 @@ import { statusChoices, statusOfChoice } from '../plugin/status.js'
 import { formatQuantity } from '../plugin/text.js'
 
 const name = 'check-kvm-guest-interface'
-/** Addresses that are named in a message. */
+/** Addresses of one guest that are looked at, and that are named in a message. */
+const mostAddresses = 1000
 const mostNamed = 6
 /** Addresses that a system gives itself when nobody else does. */
 const selfMade = ['127.0.0.0/8', '::1', '169.254.0.0/16', 'fe80::/10', '0.0.0.0', '::'].map(parseNetwork)
@@ -189,7 +190,7 @@ function growthOf(guest: AskedGuest<Interfaces>, growth: ReadonlyMap<string, Gro
 
 function addressesOf(interfaces: readonly GuestInterface[], { excludeInterface }: Options): string[] {
   const shown = interfaces.filter(each => !excludeInterface.test(each.name))
-  return shown.flatMap(({ addresses }) => addresses.map(({ address }) => address))
+  return shown.flatMap(({ addresses }) => addresses.map(({ address }) => address)).slice(0, mostAddresses)
 }
 
 /** Whether the guest has an address that it was given. */

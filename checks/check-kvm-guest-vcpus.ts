@@ -144,7 +144,8 @@ function judgeOffline(
   limits: Options,
 ): void {
   const { present, online } = answer
-  const offline = present.filter(number => !online.includes(number))
+  const isOnline = new Set(online)
+  const offline = present.filter(number => !isOnline.has(number))
   const unseen = Math.max(0, given - present.length)
   const numbers = offline.slice(0, mostNamed).join(', ') + (offline.length > mostNamed ? ', …' : '')
   const words = [

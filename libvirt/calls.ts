@@ -68,8 +68,8 @@ const maximumHostCpus = 65_536
 /** Interfaces of a guest in one reply, and addresses of one interface (protocol limits). */
 const maximumGuestInterfaces = 2048
 const maximumGuestAddresses = 2048
-/** vCPUs a guest may be said to have. */
-const maximumGuestVcpus = 65_536
+/** vCPUs a guest may be said to have (libvirt's own limit for what agents tell). */
+const maximumGuestVcpus = 4096
 
 /**
  * Every libvirt call this client makes, typed. Each rejects with LibvirtError (the daemon said no),

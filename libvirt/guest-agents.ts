@@ -13,8 +13,9 @@ const limits = { timeoutMs: 3000, answerTimeoutMs: 1000 }
 const pauseMs = 200
 /** Agents asked at a time; a Host lets no more than three such calls wait for their answers. */
 const asksAtATime = 3
-/** What must be left of the time to ask one more agent. */
+/** What must be left of the time to ask one more agent, and to wait for an answer. */
 const reserveMs = 3500
+const lastReserveMs = 1000
 
 /**
  * Sends one command to one guest's agent as it is and resolves with what it returned. libvirt takes note of that ("tainted: custom guest agent
@@ -69,10 +70,14 @@ export async function askAgents<T>(
 ): Promise<Map<string, AgentAnswer<T>>> {
   const answers = new Map<string, AgentAnswer<T>>()
   const reserve = Math.min(reserveMs, timeLeftMs() / 2)
+  const waitMs = Math.max(1, timeLeftMs() - Math.min(lastReserveMs, timeLeftMs() / 4))
+  const done = new AbortController()
+  const timeIsUp = pause(waitMs, outOfTime, { ref: false, signal: done.signal })
+  timeIsUp.catch(() => undefined) // ended by `done`
   const queue = guests.values()
   const askInTime = async (guest: Domain): Promise<AgentAnswer<T>> => {
     while (timeLeftMs() > reserve) {
-      const answer = await askOne(host, guest, question, signal)
+      const answer = await Promise.race([askOne(host, guest, question, signal), timeIsUp])
       if (answer !== undefined) return answer
       await pause(pauseMs, undefined, { signal })
     }
@@ -81,7 +86,7 @@ export async function askAgents<T>(
   const work = async () => {
     for (const guest of queue) answers.set(guest.uuid, await askInTime(guest))
   }
-  await Promise.all(Array.from({ length: asksAtATime }, work))
+  await Promise.all(Array.from({ length: asksAtATime }, work)).finally(() => done.abort())
   await explainSilence(host, guests, answers, signal)
   return answers
 }

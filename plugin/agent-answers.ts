@@ -26,7 +26,7 @@ export const agentOptions = {
 
 /** What every check of guest agents says of how it asks them, for its page. */
 export const askingText = `Guests that do not run are not asked; a paused one is mentioned. An agent has one second for each call. Three are asked at a time, those that were silent last time at the end, and an agent that
-did not answer is left alone for a while by a long-running program. When the run's time would not suffice for all, those not asked are UNKNOWN and the others have their results.`
+did not answer is left alone for a while by a long-running program. When the run's time would not suffice for all, those not asked are UNKNOWN and come first the next time, and the others have their results.`
 
 /** The same with what becomes of guests without an answer, for checks with {@link agentOptions}. */
 export const unansweredText = `A guest whose agent is not there, does not answer or refuses to is UNKNOWN with what to do about it, or what \`--unanswered\` says; one whose start was seen no longer than \`--grace\` ago and whose agent
@@ -71,6 +71,8 @@ interface Watched {
   readonly answered: boolean
   /** Whether its agent kept us waiting when it was last asked. */
   readonly silent: boolean
+  /** Whether there was no time to ask its agent last time. */
+  readonly missed: boolean
 }
 
 /** All defined guests, and when they were listed (milliseconds since 1970). */
@@ -88,7 +90,7 @@ export interface Asking<G extends Guest, T> {
 }
 
 /**
- * Asks the agents of the selected guests that run, those that were silent last time at the end, and keeps what tells a guest that boots from one
+ * Asks the agents of the selected guests that run, those for which there was no time last time first and those that were silent at the end, and keeps what tells a guest that boots from one
  * whose agent is gone (part `agents` of the check's state).
  */
 export async function surveyAgents<G extends Guest, T>(
@@ -105,9 +107,10 @@ export async function surveyAgents<G extends Guest, T>(
   const state = partOf(context.state, 'agents')
   const watched = watch(await state.read(), domains, takenAtMs, graceSeconds)
   const running = guests.flatMap(({ domain, state: { state } }) => (isRunning(state) ? [domain] : []))
-  const wasSilent = ({ uuid }: Guest) => Number(watched.get(uuid)?.silent === true)
+  const place = ({ uuid }: Guest) =>
+    Number(watched.get(uuid)?.silent === true) - Number(watched.get(uuid)?.missed === true)
   context.stage('asking guest agents')
-  const answers = await ask(running.toSorted((one, other) => wasSilent(one) - wasSilent(other)))
+  const answers = await ask(running.toSorted((one, other) => place(one) - place(other)))
   await state.write(kept(takenAtMs, watched, answers))
   const own = await limits?.(running)
   return guests.map(({ domain: { name, uuid, id }, state: found }) => {
@@ -133,15 +136,15 @@ function watch(last: unknown, guests: readonly Guest[], nowMs: number, graceSeco
     guests.flatMap(({ uuid, id }) => {
       if (id === undefined) return []
       const known = Object.hasOwn(before, uuid) ? before[uuid] : undefined
-      const fresh = { id, sinceMs: nowMs, startSeen, answered: false, silent: false }
+      const fresh = { id, sinceMs: nowMs, startSeen, answered: false, silent: false, missed: false }
       return [[uuid, isWatched(known) && known.id === id ? known : fresh] as const]
     }),
   )
 }
 
 function isWatched(value: unknown): value is Watched {
-  const { id, sinceMs, startSeen, answered, silent } = record(value)
-  const flags = [startSeen, answered, silent].every(flag => typeof flag === 'boolean')
+  const { id, sinceMs, startSeen, answered, silent, missed } = record(value)
+  const flags = [startSeen, answered, silent, missed].every(flag => typeof flag === 'boolean')
   return typeof id === 'number' && typeof sinceMs === 'number' && flags
 }
 
@@ -154,7 +157,9 @@ function kept(atMs: number, watched: ReadonlyMap<string, Watched>, answers: Read
   const guests = [...watched].map(([uuid, guest]) => {
     const kind = answers.get(uuid)?.kind ?? 'not asked'
     const answered = guest.answered || kind === 'answered' || kind === 'refused'
-    return [uuid, { ...guest, answered, silent: kind === 'not asked' ? guest.silent : kind === 'silent' }] as const
+    const missed = kind === 'not asked' && answers.has(uuid)
+    const silent = kind === 'not asked' ? guest.silent : kind === 'silent'
+    return [uuid, { ...guest, answered, silent, missed }] as const
   })
   return { atMs, guests: Object.fromEntries(guests) }
 }

@@ -86,6 +86,11 @@ t.test('without sizes nothing is made up', t => {
   ])
   t.same(judged([guest([bare, filesystem(10)])]).messages, ['its agent could not find out how full it is'])
   t.match(judged([guest([])]), { status: 'OK', summary: 'no file system to look at' })
+  t.match(judged([guest([]), guest([filesystem(10)])], { mount: 'data' }), { status: 'OK' })
+  t.match(judged([guest([])], { mount: 'dta', type: 'ext' }), {
+    status: 'UNKNOWN',
+    messages: ['no file system in any guest matches --mount dta and --type ext: correct it'],
+  })
   t.end()
 })
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { askAgents } from '../../libvirt/guest-agents.js'
+import { askAgents, type Question } from '../../libvirt/guest-agents.js'
 import type { Host } from '../../libvirt/host.js'
 import { procedures } from '../../libvirt/procedures.js'
 import { type FakeGuest, fakeGuests, numberedGuests } from '../support/fake-guests.js'
@@ -50,6 +50,23 @@ t.test('when more hang than may, the others wait for a place as long as there is
   const { host } = await fakeGuests(t, guests)
   const kinds = await askAll(host, guests, () => 60_000)
   t.same([...kinds.values()], [...Array(7).fill('silent'), 'answered', 'answered'])
+})
+
+t.test('an agent that takes too long for several calls does not take the time of the whole run', async t => {
+  const guests = numberedGuests(2, index => ({
+    answer: index === 0 ? (procedure, call) => void setTimeout(() => well?.(procedure, call), 600) : well,
+  }))
+  const { host } = await fakeGuests(t, guests)
+  const endMs = performance.now() + 2000
+  const threeCalls: Question<number> = async (_, guest, limits) => {
+    await host.domainTimeMs(guest, limits)
+    await host.domainTimeMs(guest, limits)
+    return host.domainTimeMs(guest, limits)
+  }
+  const timeLeftMs = () => endMs - performance.now()
+  const answers = await askAgents(host, guests, threeCalls, { signal: new AbortController().signal, timeLeftMs })
+  t.ok(timeLeftMs() > 0)
+  t.same([...answers.values()].map(({ kind }) => kind).sort(), ['answered', 'not asked'])
 })
 
 t.test('without time left nobody is asked', async t => {

@@ -1,8 +1,9 @@
 import t from 'tap'
-import { type Answer, type AskedGuest, agentOptions, judgeAnswers } from '../../plugin/agent-answers.js'
+import { type Answer, type AskedGuest, agentOptions, judgeAnswers, surveyAgents } from '../../plugin/agent-answers.js'
 import { type RawValues, readOptions } from '../../plugin/options.js'
 import { Verdict } from '../../plugin/outcome.js'
 import { MemoryState, partOf } from '../../plugin/state.js'
+import { checkContext } from '../support/checks.js'
 
 function guest(answer: Answer<string>, change: Partial<AskedGuest<string>> = {}): AskedGuest<string> {
   const state = { state: 'running', reason: 'booted' }
@@ -88,4 +89,29 @@ t.test('parts of a state do not disturb each other', async t => {
   await store.write('something else')
   t.equal(await one.read(), undefined)
   t.equal(await partOf(store, 'constructor').read(), undefined)
+})
+
+t.test('guests there was no time for come first the next time, silent ones at the end', async t => {
+  const guests = ['a', 'b', 'c'].map((uuid, index) => ({
+    domain: { name: uuid, uuid, id: index },
+    state: { state: 'running', reason: 'booted' },
+  }))
+  const context = checkContext()
+  const asked: string[][] = []
+  const survey = (answers: Readonly<Record<string, Answer<string>>>) =>
+    surveyAgents({ takenAtMs: Date.now(), guests }, 300, context, {
+      ask: async those => {
+        asked.push(those.map(({ uuid }) => uuid))
+        return new Map(Object.entries(answers))
+      },
+    })
+  const answer = { kind: 'answered', value: '' } as const
+  await survey({ a: { kind: 'silent', seconds: 1 }, b: answer, c: { kind: 'not asked', text: 'no time' } })
+  await survey({ a: answer, b: answer, c: answer })
+  await survey({ a: answer, b: answer, c: answer })
+  t.same(asked, [
+    ['a', 'b', 'c'],
+    ['c', 'b', 'a'],
+    ['a', 'b', 'c'],
+  ])
 })
