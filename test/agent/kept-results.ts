@@ -28,14 +28,13 @@ export class KeptResults {
     this.#channel = channel
   }
 
-  async count(): Promise<number> {
-    return (await this.#channel.checkQueue(queue)).messageCount
-  }
-
-  /** Waits until the broker has taken so many. */
-  async reached(count: number): Promise<void> {
-    const enough = async () => ((await this.count()) >= count ? true : undefined)
-    await waitUntil(`${count} results are in the queue`, enough, { timeoutMs: 60_000, intervalMs: 10 })
+  /** Waits until the broker has taken so many; resolves with how many they are by then. */
+  async reached(count: number): Promise<number> {
+    const taken = async () => {
+      const { messageCount } = await this.#channel.checkQueue(queue)
+      return messageCount >= count ? messageCount : undefined
+    }
+    return waitUntil(`${count} results are in the queue`, taken, { timeoutMs: 60_000, intervalMs: 10 })
   }
 
   /** Takes everything out, in order, up to the first result of the check. */
