@@ -105,9 +105,12 @@ export class AgentProcess {
 
   /** Waits for the n-th log line with this message; rejects when the agent ends before. */
   async log(message: string, count = 1): Promise<LogLine> {
-    for (;;) {
-      const line = this.lines.filter(candidate => candidate.message === message)[count - 1]
-      if (line) return line
+    let found = 0
+    for (let next = 0; ; ) {
+      for (; next < this.lines.length; next++) {
+        const line = this.lines[next]
+        if (line?.message === message && ++found === count) return line
+      }
       if (this.#ended) throw new Error(`the agent ended without logging "${message}": ${this.text.join('\n')}`)
       await new Promise<void>(resolve => this.#waiting.push(resolve))
     }
