@@ -1,4 +1,5 @@
 import { createConnection, type Socket } from 'node:net'
+import { parseAddress } from './address.js'
 import type { ExitStatus } from './status.js'
 
 /** One guest's result, as the client socket of the agent takes it. */
@@ -24,7 +25,7 @@ export async function sendResults(
   address: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const target = parseAddress(address)
+  const target = parseAddress(address, '--agent-socket')
   for (let first = 0; first < results.length; first += batchSize) {
     const answer = await exchange(target, JSON.stringify(results.slice(first, first + batchSize)), signal).catch(
       error => {
@@ -37,15 +38,6 @@ export async function sendResults(
     if (answer !== 'ok')
       throw new Error(`the agent at ${address} refused a guest's result with "${answer}": see its log`)
   }
-}
-
-function parseAddress(address: string): { host: string; port: number } {
-  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(address) ?? []
-  const host = bracketed ?? plain
-  if (host === undefined || Number(port) > 65_535) {
-    throw new Error(`--agent-socket ${address}: not an address: write HOST:PORT, for example 127.0.0.1:3030`)
-  }
-  return { host, port: Number(port) }
 }
 
 function exchange(target: { host: string; port: number }, text: string, signal: AbortSignal): Promise<string> {

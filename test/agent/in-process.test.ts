@@ -95,6 +95,7 @@ const onMachine: [program: string, words: string[]][] = [
   ['check-process', ['-p', 'nginx|apache', '-u', 'root']],
   ['check-process', ['-p', '-g daemon', '-t', 'rss', '-c', '100']],
   ['check-process', ['-f', '/nowhere', '-F']],
+  ['check-ntp', ['--ntpd', '127.0.0.1:1', '--chronyd', '127.0.0.1:1']],
   ['check-disk-usage', []],
   ['check-disk-usage', ['-x', 'ext4']],
 ]
