@@ -7,10 +7,9 @@ import { defineCheck } from '../plugin/check.js'
 import { guestLimitsOption } from '../plugin/limits.js'
 import type { OptionTable, OptionValues } from '../plugin/options.js'
 import { Verdict } from '../plugin/outcome.js'
-import { rangeIn } from '../plugin/range.js'
 import { partOf } from '../plugin/state.js'
 import { formatQuantity } from '../plugin/text.js'
-import { trendsOf } from '../plugin/trend.js'
+import { fullIn, trendsOf } from '../plugin/trend.js'
 
 const name = 'check-kvm-guest-filesystem'
 
@@ -232,17 +231,6 @@ function judgeUse(verdict: Verdict, guest: string, filesystem: Filesystem, limit
 /** When it will be full, while it grows. */
 function judgeGrowth(verdict: Verdict, guest: string, filesystem: Filesystem, limits: Options): void {
   const { mount, totalBytes = 0, usedBytes = 0, perSecond = 0 } = filesystem
-  if (perSecond <= 0 || usedBytes >= totalBytes) return
-  verdict.judge({
-    guest,
-    device: mount,
-    deviceLabel: 'mount',
-    what: 'full in',
-    name: 'full_in',
-    value: (totalBytes - usedBytes) / perSecond,
-    unit: 's',
-    note: `when it grows on by ${formatQuantity(perSecond * 3600, 'B')} an hour`,
-    warning: rangeIn(1 / 3600, limits.fullWarning),
-    critical: rangeIn(1 / 3600, limits.fullCritical),
-  })
+  const judgement = fullIn(totalBytes - usedBytes, perSecond, limits)
+  if (judgement !== undefined) verdict.judge({ guest, device: mount, deviceLabel: 'mount', ...judgement })
 }

@@ -5,20 +5,16 @@ import { parsePoolXml } from '../libvirt/pool-xml.js'
 import type { StoragePool, StoragePoolInfo } from '../libvirt/records.js'
 import { isOnThisMachine } from '../libvirt/uri.js'
 import { type Context, defineCheck } from '../plugin/check.js'
-import {
-  type Filesystem,
-  FilesystemError,
-  type Mount,
-  readExpectedMountPoints,
-  readFilesystem,
-  readMounts,
-} from '../plugin/filesystem.js'
+import { type Filesystem, FilesystemError, readFilesystem } from '../plugin/filesystem.js'
+import { type Mount, readExpectedMountPoints, readMounts } from '../plugin/mounts.js'
 import { absenceFindings, autostartOption, inactiveFinding, selectObjects } from '../plugin/objects.js'
 import type { OptionTable, OptionValues } from '../plugin/options.js'
 import { Verdict } from '../plugin/outcome.js'
 import { Silence } from '../plugin/silence.js'
+import { partOf } from '../plugin/state.js'
 import type { Status } from '../plugin/status.js'
 import { formatQuantity } from '../plugin/text.js'
+import { fullIn, trendsOf } from '../plugin/trend.js'
 
 /** Pools asked at a time. */
 const poolsAtATime = 4
@@ -60,6 +56,8 @@ export interface PoolSample {
   readonly info?: StoragePoolInfo | undefined
   readonly type?: string | undefined
   readonly directory?: PoolDirectory | FilesystemError | undefined
+  /** Growth of what is used, in bytes per second; only when asked for, and with enough history. */
+  readonly perSecond?: number | undefined
   /** Why the rest is missing, and for how long it has been so; without that it was not asked. */
   readonly silent?: { readonly why: string; readonly seconds?: number } | undefined
 }
@@ -80,6 +78,9 @@ const options = {
   match: { type: 'regex', summary: 'Look only at pools whose name matches, besides those of --pool.' },
   exclude: { type: 'regex', summary: 'Leave out pools whose name matches; wins over --pool and --match.' },
   ...autostartOption,
+  fullWarning: { type: 'range', summary: 'Warn outside this range (hours until it is full), as in 24:.' },
+  fullCritical: { type: 'range', summary: 'Critical outside this range (hours until it is full), as in 4:.' },
+  history: { type: 'duration', default: '1h', summary: 'Foretell that from growth over at least this time.' },
   poolTimeout: { type: 'duration', default: '5s', summary: 'Take a pool for hung that does not answer for this long.' },
   libvirtOnly: { type: 'flag', summary: "Do not look at the pools' directories on this machine." },
 } as const satisfies OptionTable
@@ -101,10 +102,14 @@ Each pool is asked on a connection of its own, and its directory by a process of
 While libvirt refreshes a pool that hangs it cannot list its pools either: those that the last run knew are asked then. What does not answer is asked again after ten minutes, since each such question
 blocks one of libvirt's worker threads.
 
+With \`--full-…\` the check foretells when a pool will be full, from its growth over the last one to two \`--history\`, and of the two halves of that time from the one in which it grew slower. Run it at least four
+times in that time. Pools that are not in directories seem to grow only when libvirt refreshes them.
+
 Three calls, and two for each pool.`,
   options,
   async collect(host: Host, asked, context): Promise<PoolsSample> {
-    const kept = readKept(await context.state.read().catch(() => undefined))
+    const memory = partOf(context.state, 'known')
+    const kept = readKept(await memory.read().catch(() => undefined))
     const silence = new Silence(kept.silent, context.now())
     const timeoutMs = Math.min(asked.poolTimeout * 1000, context.timeLeftMs() / (2 * reserve))
     context.stage('asking libvirt')
@@ -128,10 +133,10 @@ Three calls, and two for each pool.`,
     await Promise.all(Array.from({ length: poolsAtATime }, work))
     const keep = { pools: known.pools.slice(0, mostRemembered), silent: silence.keep() }
     // Where nothing can be kept, a run knows only what it sees itself.
-    await context.state.write(keep).catch(() => undefined)
+    await memory.write(keep).catch(() => undefined)
     return {
       uri: context.uri,
-      pools: [...pools].sort((one, other) => (one.name < other.name ? -1 : 1)),
+      pools: await withTrends(pools.sort(byName), asked, context),
       missing: listed === undefined ? [] : missing,
       unlistedSeconds: listed === undefined ? silence.secondsOf(listing) : undefined,
     }
@@ -153,6 +158,25 @@ Three calls, and two for each pool.`,
     return verdict
   },
 })
+
+function byName(one: PoolSample, other: PoolSample): number {
+  return one.name < other.name ? -1 : 1
+}
+
+/** The pools with their growth, when that is asked for. */
+async function withTrends(
+  pools: readonly PoolSample[],
+  asked: Options,
+  { state, now }: Context,
+): Promise<PoolSample[]> {
+  if (asked.fullWarning === undefined && asked.fullCritical === undefined) return [...pools]
+  const used = pools.flatMap(({ name, ...pool }) => {
+    const usage = pool.info === undefined ? '' : usageOf({ name, ...pool }, pool.info)
+    return typeof usage === 'string' ? [] : [[name, usage.usedBytes] as const]
+  })
+  const trends = await trendsOf(partOf(state, 'trends'), now(), new Map(used), asked.history)
+  return pools.map(pool => ({ ...pool, perSecond: trends.get(pool.name) }))
+}
 
 interface Kept {
   readonly pools: readonly StoragePool[]
@@ -238,7 +262,7 @@ interface Look {
 /** Undefined when the pools' directories are not to be looked at, or not on this machine. */
 async function prepareLook(uri: string, { libvirtOnly }: Options): Promise<Look | undefined> {
   if (libvirtOnly || !isOnThisMachine(uri)) return undefined
-  return { mounts: await readMounts().catch(() => []), expected: await readExpectedMountPoints() }
+  return { mounts: await readMounts('/proc/self/mounts'), expected: await readExpectedMountPoints('/etc/fstab') }
 }
 
 async function readDirectory(
@@ -314,8 +338,9 @@ interface Usage {
   readonly note: string
 }
 
-function judgeUsage(verdict: Verdict, pool: PoolSample, info: StoragePoolInfo, { warning, critical }: Options): void {
+function judgeUsage(verdict: Verdict, pool: PoolSample, info: StoragePoolInfo, options: Options): void {
   const { name } = pool
+  const { warning, critical } = options
   const usage = usageOf(pool, info)
   if (typeof usage === 'string') {
     verdict.add({ status: 'OK', device: name, message: usage })
@@ -327,6 +352,8 @@ function judgeUsage(verdict: Verdict, pool: PoolSample, info: StoragePoolInfo, {
   const bytes = { labels: { pool: name }, unit: 'B', min: 0, max: totalBytes } as const
   verdict.measure({ ...bytes, name: 'used', value: usedBytes })
   verdict.measure({ ...bytes, name: 'available', value: availableBytes })
+  const growth = fullIn(availableBytes, pool.perSecond ?? 0, options)
+  if (growth !== undefined) verdict.judge({ device: name, deviceLabel: 'pool', ...growth })
 }
 
 /** As df counts: full when nothing is available any more, whatever is kept for the superuser. */

@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
 
 /** The file system that a path is on, as df tells it. */
 export interface Filesystem {
@@ -74,35 +73,4 @@ function parseDf(output: string): Filesystem | undefined {
   if (mountPoint === undefined) return undefined
   const [totalBytes, usedBytes] = [Number(total) * 1024, Number(used) * 1024]
   return { totalBytes, usedBytes, availableBytes: Math.max(0, Number(available) * 1024), mountPoint }
-}
-
-/** A line of /proc/self/mountinfo, as far as it is needed. */
-export interface Mount {
-  readonly mountPoint: string
-  /** `ext4`, `nfs4`, … */
-  readonly type: string
-}
-
-/** What is mounted in this process's view, in the order it was mounted. The kernel answers whatever the file systems do. */
-export async function readMounts(file = '/proc/self/mountinfo'): Promise<Mount[]> {
-  const text = await readFile(file, 'utf8')
-  return text.split('\n').flatMap(line => {
-    const [, mountPoint, type] = /^\d+ \d+ \S+ \S+ (\S+) .*? - (\S+) /.exec(line) ?? []
-    return mountPoint === undefined || type === undefined ? [] : [{ mountPoint: unescapeOctal(mountPoint), type }]
-  })
-}
-
-/** Where /etc/fstab wants something mounted without being asked, the root apart. Empty when there is no such file. */
-export async function readExpectedMountPoints(file = '/etc/fstab'): Promise<string[]> {
-  const text = await readFile(file, 'utf8').catch(() => '')
-  return text.split('\n').flatMap(line => {
-    const [device = '#', mountPoint = '', , options = ''] = line.trim().split(/\s+/)
-    const wanted = !device.startsWith('#') && /^\/./.test(mountPoint) && !options.split(',').includes('noauto')
-    return wanted ? [unescapeOctal(mountPoint).replace(/\/+$/, '')] : []
-  })
-}
-
-/** Blanks and the like are written as `\040`. */
-function unescapeOctal(text: string): string {
-  return text.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
 }

@@ -19,6 +19,16 @@ export async function readMounts(path: string): Promise<Mount[]> {
   })
 }
 
+/** Where /etc/fstab wants something mounted without being asked, the root apart. Empty when there is no such file. */
+export async function readExpectedMountPoints(path: string): Promise<string[]> {
+  const text = await readFile(path, 'utf8').catch(() => '')
+  return text.split('\n').flatMap(line => {
+    const [device = '#', mountPoint = '', , options = ''] = line.trim().split(/\s+/)
+    const wanted = !device.startsWith('#') && /^\/./.test(mountPoint) && !options.split(',').includes('noauto')
+    return wanted ? [unescaped(mountPoint).replace(/\/+$/, '')] : []
+  })
+}
+
 /** Blanks and backslashes are written in octal there. */
 function unescaped(text: string): string {
   return text.replaceAll(/\\([0-7]{3})/g, (_, digits) => String.fromCharCode(Number.parseInt(digits, 8)))

@@ -1,4 +1,7 @@
+import type { Judgement } from './outcome.js'
+import { type Range, rangeIn } from './range.js'
 import type { StateStore } from './state.js'
+import { formatQuantity } from './text.js'
 
 const mostKept = 100_000
 /** Amounts are kept this many times in the shortest history that is judged. */
@@ -32,6 +35,24 @@ export async function trendsOf(
   const entries = [...kept].filter(([, points]) => points.length > 0).slice(0, mostKept)
   await state.write({ points: Object.fromEntries(entries) })
   return trends
+}
+
+/** When something will be full that has so much room left; undefined when it does not grow. The limits are in hours. */
+export function fullIn(
+  roomBytes: number,
+  bytesPerSecond: number,
+  { fullWarning, fullCritical }: { fullWarning: Range | undefined; fullCritical: Range | undefined },
+): Judgement | undefined {
+  if (bytesPerSecond <= 0 || roomBytes <= 0) return undefined
+  return {
+    what: 'full in',
+    name: 'full_in',
+    value: roomBytes / bytesPerSecond,
+    unit: 's',
+    note: `when it grows on by ${formatQuantity(bytesPerSecond * 3600, 'B')} an hour`,
+    warning: rangeIn(1 / 3600, fullWarning),
+    critical: rangeIn(1 / 3600, fullCritical),
+  }
 }
 
 /** The slower growth of the two halves; undefined when the points do not reach back far enough, or none is near their middle. */

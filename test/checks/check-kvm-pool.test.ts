@@ -155,6 +155,41 @@ t.test('what hangs is named, with since when; the others are judged', t => {
   t.end()
 })
 
+t.test('when a pool will be full is foretold when asked for', async t => {
+  const limits = { 'full-warning': '24:', 'full-critical': '4:' }
+  for (const [hours, status] of [
+    [24, 'OK'],
+    [23.9, 'WARNING'],
+    [4, 'WARNING'],
+    [3.9, 'CRITICAL'],
+  ] as const) {
+    const perSecond = (50 * gib) / (hours * 3600)
+    t.equal(judged([pool({ info: info(50), perSecond })], limits).status, status, `full in ${hours} hours`)
+  }
+  t.same(judged([pool({ info: info(50), perSecond: (10 * gib) / 3600 })], { 'full-warning': '24:' }).messages, [
+    'data: full in 5 h when it grows on by 10 GiB an hour (warning below 1 d)',
+  ])
+  let usedGib = 50
+  const { daemon, host } = await fakeHost(t, numbered(1))
+  daemon.on(procedures.storagePoolGetInfo, call =>
+    call.reply(writer =>
+      writer
+        .u32(2)
+        .u64(100 * gib)
+        .u64(usedGib * gib)
+        .u64((100 - usedGib) * gib),
+    ),
+  )
+  const state = new MemoryState().open({ check: name, uri: '', options: {}, directory: undefined })
+  const trends: (number | undefined)[] = []
+  for (let minute = 0; minute <= 60; minute += 15) {
+    const context = checkContext({ now: () => minute * 60_000 + 1, state })
+    trends.push((await check.collect(host, check.parseOptions(limits), context)).pools[0]?.perSecond)
+    usedGib += 1
+  }
+  t.same(trends, [undefined, undefined, undefined, undefined, (4 * gib) / 3600])
+})
+
 t.test('no pools at all is well; a pool that is named must be there', t => {
   t.match(judged([]), { status: 'OK', outcome: { summary: 'no storage pools on qemu:///system' } })
   t.match(judged([pool()], { pool: ['data', 'b'] }, { missing: ['b'] }), {
@@ -209,12 +244,13 @@ async function fakeHost(t: Test, pools: readonly FakePool[]) {
   return { daemon, host }
 }
 
-const numbered = (count: number): FakePool[] =>
-  Array.from({ length: count }, (_, index) => ({
+function numbered(count: number): FakePool[] {
+  return Array.from({ length: count }, (_, index) => ({
     name: `pool${index + 1}`,
     uuid: `00000000-0000-0000-0000-${String(index + 1).padStart(12, '0')}`,
     autostart: true,
   }))
+}
 
 t.test('pools are listed twice and asked twice each; one that goes meanwhile is no error', async t => {
   const pools = numbered(30)
