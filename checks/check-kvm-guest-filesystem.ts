@@ -47,11 +47,11 @@ const options = {
     default: '^(squashfs|iso9660|udf|erofs|cramfs|romfs|tmpfs|devtmpfs|ramfs|overlay|autofs|CDFS|UDF)$',
     summary: 'Leave out types of file systems that match.',
   },
-  readOnly: {
+  readOnlyMounts: {
     type: 'flag',
-    summary: 'Critical for file systems mounted read-only, by reading /proc/self/mounts in the guests (Linux).',
+    summary: 'Critical for file systems mounted read-only, by reading /proc/1/mounts in the guests (Linux).',
   },
-  expectReadOnly: { type: 'regex', summary: 'With --read-only, mount points that are meant to be read-only.' },
+  expectReadOnly: { type: 'regex', summary: 'With --read-only-mounts, mount points that are meant to be read-only.' },
   ...agentOptions,
   ...guestLimitsOption,
 } as const satisfies OptionTable
@@ -67,12 +67,12 @@ only: network file systems and those in memory are not among it. An agent before
 When a file system will be full is foretold from its growth over the last one to two \`--history\`, and of the two halves of that time from the one in which it grew slower: a single large file is no trend. Run the
 check at least four times in that time, for it keeps amounts from run to run; until then it says "collecting".
 
-Neither libvirt nor guest-get-fsinfo tells whether a file system is mounted read-only, as Linux does after errors of a disk. With \`--read-only\` the check reads the guests' /proc/self/mounts with their
+Neither libvirt nor guest-get-fsinfo tells whether a file system is mounted read-only, as Linux does after errors of a disk. With \`--read-only-mounts\` the check reads the guests' /proc/1/mounts with their
 agents' file commands. libvirt has no call of its own for these and marks the guest as tainted (\`custom-ga-command\`), some distributions disable them (then UNKNOWN), and Windows has no such file.
 
 ${unansweredText}
 
-One libvirt call for any number of guests, one for each running one (its agent's; three more with \`--read-only\`), and one more for each whose agent does not answer.`,
+One libvirt call for any number of guests, one for each running one (its agent's; three more with \`--read-only-mounts\`), and one more for each whose agent does not answer.`,
   guests: true,
   readWrite: true,
   options,
@@ -89,7 +89,7 @@ One libvirt call for any number of guests, one for each running one (its agent's
             const filesystems = mountedFilesystems(await host.domainGuestInfo(guest, ['filesystem'], limits))
             return {
               filesystems: wanted(filesystems, asked),
-              readOnly: asked.readOnly ? await readOnlyMounts(ask) : undefined,
+              readOnly: asked.readOnlyMounts ? await readOnlyMounts(ask) : undefined,
             }
           },
           context,
@@ -181,7 +181,7 @@ function judgeReadOnly(
   expected: RegExp | undefined,
 ): void {
   if (typeof readOnly === 'string') {
-    const message = `whether its file systems are read-only is not known, its agent refuses to read /proc/self/mounts: ${readOnly}`
+    const message = `whether its file systems are read-only is not known, its agent refuses to read /proc/1/mounts: ${readOnly}`
     verdict.add({ status: 'UNKNOWN', guest, message })
     return
   }

@@ -32,12 +32,12 @@ export function mountedFilesystems(params: Params): MountedFilesystem[] {
 }
 
 /**
- * The mount points that a Linux guest has mounted read-only, from its /proc/self/mounts, read with three commands passed through to its agent; in words why
+ * The mount points that a Linux guest has mounted read-only, from its /proc/1/mounts, read with three commands passed through to its agent; in words why
  * not when the agent refuses them.
  */
 export async function readOnlyMounts(ask: Ask): Promise<readonly string[] | string> {
   try {
-    return readOnlyIn(await readGuestFile(ask, '/proc/self/mounts'))
+    return readOnlyIn(await readGuestFile(ask, '/proc/1/mounts'))
   } catch (error) {
     return refusedText(error)
   }

@@ -106,7 +106,7 @@ t.test('a file system that is mounted read-only is CRITICAL unless it is meant t
   t.match(outcome.findings[0], { device: '/data' })
   t.equal(judged([guest(both, ['/boot'])], meant).status, 'OK')
   t.same(judged([guest(both, 'guest-file-open has been disabled')]).messages, [
-    'whether its file systems are read-only is not known, its agent refuses to read /proc/self/mounts: guest-file-open has been disabled',
+    'whether its file systems are read-only is not known, its agent refuses to read /proc/1/mounts: guest-file-open has been disabled',
   ])
   t.end()
 })
@@ -168,7 +168,7 @@ t.test('growth is followed from run to run, by guest, device and mount point', a
   t.equal(outcome.summary, 'highest use 4 % (web1 /) of 1 file system')
 })
 
-t.test('/proc/self/mounts is read on request; an agent that refuses that still tells the rest', async t => {
+t.test('/proc/1/mounts is read on request; an agent that refuses that still tells the rest', async t => {
   const mounts = '/dev/vda1 / ext4 ro,relatime,errors=remount-ro 0 0\n/dev/vdb /my\\040data ext4 rw 0 0\n'
   const files: FakeGuest['agent'] = command => {
     if (command === 'guest-file-open') return 1000
@@ -183,7 +183,7 @@ t.test('/proc/self/mounts is read on request; an agent that refuses that still t
     agent: index === 0 ? files : (_, call) => call.fail(1, 'guest-file-open has been disabled'),
   }))
   const { host, asked } = await fakeGuests(t, guests)
-  const sample = await check.collect(host, check.parseOptions({ 'read-only': true }), checkContext())
+  const sample = await check.collect(host, check.parseOptions({ 'read-only-mounts': true }), checkContext())
   t.match(
     sample.map(each => each.answer),
     [{ value: { readOnly: ['/'] } }, { value: { readOnly: 'guest-file-open has been disabled' } }],
@@ -223,14 +223,14 @@ t.test('a real guest: its file system filled, mounted read-only, frozen, and its
 
   await guest.execute('rm /data/*; sync; mount -o remount,ro /data')
   t.equal((await run()).status, 0, 'not looked at unless asked for')
-  const readOnly = await run('--read-only')
+  const readOnly = await run('--read-only-mounts')
   t.match(
     readOnly.stdout,
     /^check-kvm-guest-filesystem CRITICAL: filesystem1 \/data: mounted read-only, perhaps after an error: /,
   )
   t.equal(readOnly.status, 2)
   await guest.execute('mount -o remount,rw /data')
-  t.equal((await run('--read-only')).status, 0)
+  t.equal((await run('--read-only-mounts')).status, 0)
 
   await guest.agent('guest-fsfreeze-freeze')
   const frozen = await run()

@@ -111,5 +111,5 @@ t.test('a real guest whose clock is right, and then wrong', async t => {
     /^check-kvm-guest-time UNKNOWN: time1: its agent does not answer, for 1(\.\d+)? s: restart qemu-guest-agent in it\n/,
   )
   t.equal(silent.status, 3)
-  t.ok(performance.now() - startedMs < 4000, 'and in time')
+  t.ok(performance.now() - startedMs < 5000, 'and in time')
 })
