@@ -19,6 +19,8 @@ export interface ServiceDefinition<C extends LoadedSettings> {
   program: string
   /** Options without an argument that only this program has. */
   switches?: readonly Switch[]
+  /** What is wrong with options that cannot be used together. */
+  conflict?(options: ServiceOptions): string | undefined
   /** Which of Sensu's services the program is with these options. */
   service(options: ServiceOptions): Service
   /** Reads and validates the configuration. */
@@ -66,6 +68,12 @@ export async function runService<C extends LoadedSettings>(
     return
   }
   const { options } = commandLine
+  const conflict = definition.conflict?.(options)
+  if (conflict !== undefined) {
+    process.stderr.write(`${conflict}\n`)
+    process.exitCode = FAILED
+    return
+  }
   const log = new Logger({ level: options.logLevel ?? 'info', file: options.logFile })
   installSignals(log)
   try {

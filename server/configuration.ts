@@ -1,7 +1,9 @@
+import { expressionFaults } from '../pipeline/attributes-match.js'
 import { validatePipelineSettings } from '../pipeline/pipeline.js'
 import type { ServiceOptions } from '../sensu/command-line.js'
+import { isObject } from '../sensu/json-value.js'
 import { type Environment, type LoadedSettings, loadSettings } from '../sensu/settings.js'
-import type { Service } from '../sensu/types.js'
+import type { ConfigurationError, Service, Settings } from '../sensu/types.js'
 import { validateApi } from '../sensu/validate.js'
 import { readServerSettings, type ServerSettings } from './settings.js'
 
@@ -28,6 +30,20 @@ export function loadConfiguration(options: ServiceOptions, environment: Environm
   if (loaded.errors.some(error => error.object === undefined)) return { ...loaded, own }
   if (service === 'server' && !switches.includes(NO_API)) errors.push(...validateApi(loaded.settings))
   // what the pipeline adds presumes definitions that are valid
-  if (loaded.errors.length === 0) errors.push(...validatePipelineSettings(loaded.settings))
+  if (loaded.errors.length === 0) {
+    errors.push(...validatePipelineSettings(loaded.settings), ...proxyRequestFaults(loaded.settings))
+  }
   return { ...loaded, own, errors: [...loaded.errors, ...errors] }
+}
+
+/** Expressions by which checks choose their clients, as far as they are not understood. */
+function proxyRequestFaults({ checks }: Settings): ConfigurationError[] {
+  return Object.entries(checks).flatMap(([name, check]) => {
+    const wanted = isObject(check.proxy_requests) ? check.proxy_requests['client_attributes'] : undefined
+    if (!isObject(wanted)) return []
+    return expressionFaults(wanted).map(({ path, fault }) => ({
+      object: { ...check, name },
+      message: `check ${name}: the expression of attribute proxy_requests client_attributes ${path} is not supported: ${fault}`,
+    }))
+  })
 }

@@ -13,6 +13,10 @@ export async function main(argv: readonly string[]): Promise<void> {
       { long: API_ONLY, summary: 'Only answer the HTTP API, as sensu-api does' },
       { long: NO_API, summary: 'Do not answer the HTTP API, as sensu-server does' },
     ],
+    conflict: ({ switches = [] }) =>
+      switches.includes(API_ONLY) && switches.includes(NO_API)
+        ? `--${API_ONLY} and --${NO_API} leave nothing to do`
+        : undefined,
     service: serviceOf,
     load: loadConfiguration,
     assemble: assembleServer,

@@ -119,24 +119,31 @@ export class Server {
   }
 
   #resume(): void {
-    const { store, transport, work, log, onConnected } = this.#parts
+    const { store, transport, work, onConnected } = this.#parts
     if (this.#stopping || this.#working || !store.connected || !transport.connected) return
     this.#working = true
     onConnected(true)
-    if (!work) return
-    this.#subscribe(work.messages)
-    log.info('the tessen call-home mechanism is not enabled', { note: tessenNote })
-    work.tasks.start()
-    work.registry.start()
+    if (work) void this.#work(work)
   }
 
-  #subscribe(messages: Messages): void {
+  async #work({ messages, tasks, registry }: ServerWork): Promise<void> {
+    this.#parts.log.info('the tessen call-home mechanism is not enabled', { note: tessenNote })
+    tasks.start()
+    await this.#subscribe(messages)
+    // whoever sees this server in the registry may count on it
+    if (this.#working) registry.start()
+  }
+
+  /** Never rejects. Subscriptions end with the connection only, also while the server is paused. */
+  async #subscribe(messages: Messages): Promise<void> {
     if (this.#subscribed) return
     this.#subscribed = true
-    messages.subscribe().catch((error: unknown) => {
+    try {
+      await messages.subscribe()
+    } catch (error) {
       this.#subscribed = false
       this.#parts.log.error('transport connection error', { error: String(error) })
-    })
+    }
   }
 
   async #pause(): Promise<void> {

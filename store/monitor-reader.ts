@@ -33,7 +33,7 @@ export async function* readRegisteredClients(redis: Redis): AsyncGenerator<Regis
 
 /** All results of checks with a `ttl`; members of the set `ttl` whose result is gone are removed from it. */
 export async function* readTtlResults(redis: Redis): AsyncGenerator<TtlResult> {
-  for await (const members of slices(ttlMembers(redis))) {
+  for await (const members of slices(await redis.smembers(ttlKey))) {
     const named = members.map(splitMember)
     const texts = await redis.mget(named.map(([client, check]) => resultKey(client, check)))
     const gone = members.filter((_, index) => texts[index] === null)
@@ -65,19 +65,7 @@ export async function subscriptionHasEvent(redis: Redis, subscription: string, c
   return false
 }
 
-async function* ttlMembers(redis: Redis): AsyncGenerator<string> {
-  const seen = new Set<string>()
-  let cursor = '0'
-  do {
-    const [next, members] = await redis.sscan(ttlKey, cursor, 'COUNT', sliceSize)
-    cursor = next
-    // SSCAN may name a member twice while the set is being resized
-    for (const member of members) if (!seen.has(member)) yield member
-    for (const member of members) seen.add(member)
-  } while (cursor !== '0')
-}
-
-async function* slices<T>(items: AsyncIterable<T>): AsyncGenerator<T[]> {
+async function* slices<T>(items: Iterable<T> | AsyncIterable<T>): AsyncGenerator<T[]> {
   let slice: T[] = []
   for await (const item of items) {
     slice.push(item)

@@ -10,7 +10,7 @@ export interface StoredCheckResult {
   check: JsonObject
 }
 
-/** Clients are read this many at a time, so that neither Redis nor this process holds more than one slice's texts. */
+/** Clients are read so many at a time, so that neither Redis nor this process holds more than one slice's texts. */
 const sliceSize = 100
 
 /** All registered clients. Names without data, and data that is no JSON object, are left out. */
@@ -51,17 +51,10 @@ export async function readClientEvents(redis: Redis, client: string): Promise<Js
   return (await redis.hvals(eventsKey(client))).flatMap(parsedObject)
 }
 
+/** In the order in which Sensu sees them, which is stable while nothing is added or removed. */
 async function* clientSlices(redis: Redis): AsyncGenerator<string[]> {
-  const seen = new Set<string>()
-  let cursor = '0'
-  do {
-    const [next, names] = await redis.sscan(clientsKey, cursor, 'COUNT', sliceSize)
-    cursor = next
-    // SSCAN may name a member twice while the set is being resized.
-    const fresh = names.filter(name => !seen.has(name))
-    for (const name of fresh) seen.add(name)
-    if (fresh.length > 0) yield fresh
-  } while (cursor !== '0')
+  const names = await redis.smembers(clientsKey)
+  for (let at = 0; at < names.length; at += sliceSize) yield names.slice(at, at + sliceSize)
 }
 
 function parsedObject(text: string | null): JsonObject[] {

@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
 import { createCertificates } from '../../scripts/services/certificates.js'
+import { withOwnDirectory } from '../support/own-directory.js'
 import { ownRabbitmq, rabbitmq } from '../support/services.js'
 import { TcpProxy } from '../transport/tcp-proxy.js'
 import { AgentProcess } from './agent-process.js'
-import { withOwnDirectory } from './own-directory.js'
 import { ServerSide } from './server-side.js'
 
 const [broker, second] = await Promise.all([ownRabbitmq(t, { tls: true }), rabbitmq(t)])

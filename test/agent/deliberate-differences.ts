@@ -1,4 +1,4 @@
-import type { LogLine } from './agent-process.js'
+import type { LogLine } from '../support/service-process.js'
 
 /** Something that this agent does otherwise than the recorded Sensu 1.9, or that the recording has wrong. */
 export interface Difference {

@@ -4,8 +4,9 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
+import { cleanEnvironment, type LogLine } from '../support/service-process.js'
 import { rabbitmq } from '../support/services.js'
-import { agentFile, cleanEnvironment, type LogLine } from './agent-process.js'
+import { agentFile } from './agent-process.js'
 import { comparableLogs, onRecordedMachine, type RecordedCase, Recordings } from './recordings.js'
 
 const recordings = new Recordings('agent/recorded-configuration')

@@ -8,10 +8,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis as RedisClient } from 'ioredis'
 import t, { type Test } from 'tap'
 import { findFreePort } from '../../scripts/services/process.js'
+import { withOwnDirectory } from '../support/own-directory.js'
+import type { LogLine } from '../support/service-process.js'
 import { ownRabbitmq, redis } from '../support/services.js'
 import { TcpProxy } from '../transport/tcp-proxy.js'
-import { AgentProcess, type LogLine } from './agent-process.js'
-import { withOwnDirectory } from './own-directory.js'
+import { AgentProcess } from './agent-process.js'
 import {
   comparableLogs,
   type RecordedCase,

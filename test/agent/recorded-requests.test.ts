@@ -1,8 +1,9 @@
 // Replays recorded check requests of Sensu 1.9 against the built agent: results and log, field by field.
 import t, { type Test } from 'tap'
 import { findFreePort } from '../../scripts/services/process.js'
+import type { LogLine } from '../support/service-process.js'
 import { rabbitmq } from '../support/services.js'
-import { AgentProcess, type LogLine } from './agent-process.js'
+import { AgentProcess } from './agent-process.js'
 import { comparableLogs, type RecordedCase, Recordings, recordedConfiguration, withoutPlace } from './recordings.js'
 import { ServerSide } from './server-side.js'
 

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { hostname, networkInterfaces } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import type { LogLine } from './agent-process.js'
+import type { LogLine } from '../support/service-process.js'
 import { type Difference, differences } from './deliberate-differences.js'
 
 const fixtures = fileURLToPath(new URL('../../../test/fixtures/', import.meta.url))

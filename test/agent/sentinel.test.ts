@@ -1,9 +1,9 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { findFreePort, waitUntil } from '../../scripts/services/process.js'
+import { withOwnDirectory } from '../support/own-directory.js'
 import { startSentinelGroup } from '../transport/redis-sentinel.js'
 import { AgentProcess } from './agent-process.js'
-import { withOwnDirectory } from './own-directory.js'
 import { submit } from './submission.js'
 
 const results = 'transport:0:list:results'

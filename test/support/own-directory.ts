@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 
-/** The same test with another directory, for one more agent: a test has but one of its own. */
+/** The same test with another directory, for one more service: a test has but one of its own. */
 export function withOwnDirectory(t: Test): Test {
-  const directory = mkdtempSync(join(tmpdir(), 'sensu-kvm-agent-'))
+  const directory = mkdtempSync(join(tmpdir(), 'sensu-kvm-test-'))
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
   return Object.create(t, {
     testdir: { value: () => directory },
