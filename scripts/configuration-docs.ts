@@ -84,7 +84,7 @@ the other files are checks and handlers, one each. What differs from Sensu: [dif
 {"rabbitmq": {"host": "broker.example", "port": 5671, "ssl": {"ca_file": "/etc/sensu/ssl/ca.pem", "cert_chain_file": "/etc/sensu/ssl/cert.pem", "private_key_file": "/etc/sensu/ssl/key.pem"}}}
 \`\`\`
 
-With a \`ca_file\` the server's certificate must come from that authority and name the host as it is configured; with \`"verify_peer": true\` and no \`ca_file\`, from one of the authorities that
+With a \`ca_file\` the server's certificate must come from that authority and name the host as it is configured (with sentinels: as they name it); with \`"verify_peer": true\` and no \`ca_file\`, from one of the authorities that
 Node.js knows (those in \`$NODE_EXTRA_CA_CERTS\` too). With neither, Sensu's own configurations, any certificate is accepted, as Sensu accepts it, and the log says so at each start. A server that is
 refused is tried again like one that is away; the log says whether its certificate is not trusted or is for another host. \`amqps://\` is like \`"ssl": true\`; \`rediss://\`, which Sensu does not know, is
 always verified.

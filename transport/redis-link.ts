@@ -200,8 +200,9 @@ export class RedisLink implements Session {
     const consumer = this.#consumers.get(key)
     if (!consumer) return
     this.#consumers.delete(key)
-    if (!this.#over) await this.#subscriber?.unsubscribe(key)
-    await (await consumer).stop()
+    const stopping = consumer.then(opened => opened.stop())
+    // it stops also where listening, which makes it countable, is forbidden
+    await Promise.allSettled([stopping, this.#subscriber?.unsubscribe(key)])
   }
 
   /** Never rejects. Waits for what earlier calls have begun, too. */
