@@ -47,7 +47,7 @@ const clockSlackMs = 100
 /** Why waiting ends. One for all: an error is dear to make, and this one nobody sees. */
 const leftBehind = new Error('no longer of interest')
 /** Pauses before a guest that was busy is asked again. */
-const busyPausesMs = [10, 30, 60, 100, 200]
+const busyPausesMs = [10, 30, 60, 100, 200, 400, 800]
 /** Guests asked about at most when looking for the stuck one. */
 const maximumProbes = 2000
 

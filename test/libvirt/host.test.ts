@@ -406,7 +406,7 @@ t.test('a guest whose lock is taken for a moment is asked again, alone', async t
 
 t.test('asking again has an end, and the guest says what it is busy with', async t => {
   const { askedAbout, guests } = await busyAtFirst(t, 100, 5)
-  t.equal(askedAbout.length, 6)
+  t.equal(askedAbout.length, 8)
   t.match(guests, [
     { domain: web1, monitor: { kind: 'busy', forMs: 5 } },
     { domain: web2, monitor: undefined },
