@@ -6,6 +6,7 @@ import type { Logger } from '../sensu/log.js'
 import { isStandalone } from '../sensu/results.js'
 import type { JsonObject, Settings } from '../sensu/types.js'
 import { validateSettings } from '../sensu/validate.js'
+import { importModule } from './import-module.js'
 
 /** What an extension makes of a check. */
 export interface ExtensionOutcome {
@@ -62,7 +63,7 @@ async function loadFile(file: string, extensions: Map<string, CheckExtension>, l
   log.warn('loading extension file', { file })
   try {
     if (extname(file) === '.rb') throw new Error('Ruby extensions cannot be loaded')
-    const extension = readExtension(await import(pathToFileURL(resolve(file)).href))
+    const extension = readExtension(await importModule(pathToFileURL(resolve(file)).href))
     if (extensions.has(extension.name)) throw new Error(`there is an extension ${extension.name} already`)
     extensions.set(extension.name, extension)
   } catch (error) {

@@ -11,8 +11,10 @@ import { optimizeHotCode } from './heap.js'
 import { plainWords } from './plain-command.js'
 import type { SharedHosts } from './shared-hosts.js'
 
-/** The check programs this process has, by the name of their executable. */
-export type Programs = ReadonlyMap<string, CheckProgram<Host>>
+/** The check programs this process has, by the name of their executable; each is loaded when it is first asked for. */
+export interface Programs {
+  get(name: string): CheckProgram<Host> | undefined
+}
 
 /** A command that needs no process: one of our programs with its arguments. */
 export interface InProcessCall {

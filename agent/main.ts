@@ -1,12 +1,11 @@
 import { realpathSync } from 'node:fs'
 import { dirname } from 'node:path'
-import type { Host } from '../libvirt/host.js'
-import type { CheckProgram } from '../plugin/program.js'
 import type { Logger } from '../sensu/log.js'
 import { type AssembledService, runService, type ServiceContext } from '../sensu/service.js'
 import { assembleAgent } from './assemble.js'
 import { type Configuration, loadConfiguration } from './configuration.js'
 import { type CheckExtensions, loadExtensions } from './extensions.js'
+import type { Programs } from './in-process.js'
 import type { AgentSettings } from './settings.js'
 
 /** What an extension has left open may keep the process so long after everything else has ended. */
@@ -16,7 +15,7 @@ const EXTENSION_LINGER_MS = 500
  * Runs the agent with a command line (without the program's name) and the checks it can run inside itself. Never rejects: every failure is
  * told and leaves its exit status.
  */
-export async function main(argv: readonly string[], programs: readonly CheckProgram<Host>[]): Promise<void> {
+export async function main(argv: readonly string[], programs: Programs): Promise<void> {
   let extensions: CheckExtensions = new Map()
   await runService<Configuration>(argv, {
     program: 'sensu-kvm-agent',
@@ -31,7 +30,7 @@ export async function main(argv: readonly string[], programs: readonly CheckProg
 
 async function assemble(
   { configuration, log, environment, stop, onConnected }: ServiceContext<Configuration>,
-  programs: readonly CheckProgram<Host>[],
+  programs: Programs,
   extensions: CheckExtensions,
 ): Promise<AssembledService<Configuration>> {
   const { settings, own } = configuration
@@ -42,7 +41,7 @@ async function assemble(
     log,
     environment: commandEnvironment(own, environment),
     extensions,
-    programs: new Map(programs.map(program => [program.check.name, program])),
+    programs,
     directory: dirname(realpathSync(process.argv[1] ?? '.')),
     startedSeconds: Math.floor(Date.now() / 1000 - process.uptime()),
     onFatal: stop,

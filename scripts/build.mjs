@@ -1,12 +1,12 @@
 // Builds everything: type check aside, `build/` gets every module transpiled one to one (tests and scripts run from there),
-// `generated/` what follows from the checks, `dist/bin/` one self-contained CommonJS file per executable (CommonJS starts faster than ESM).
+// `generated/` what follows from the checks, `dist/bin/` one self-contained CommonJS file per check (CommonJS starts faster than ESM), and two per service.
 // Nothing is wiped: what is stale goes, the rest is replaced, so that something running from build/ is not pulled from under.
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
-import { addCodeCache } from './code-cache.mjs'
+import { addCodeCache, splitService } from './code-cache.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const sources = [
@@ -65,6 +65,8 @@ async function transpile(modules) {
       target: 'node20',
       sourcemap: 'inline',
       logLevel: 'warning',
+      // generated entries are only ever run as bundles, where require works
+      logOverride: { 'unsupported-require-call': 'silent' },
     })
   } catch (error) {
     const failed = new Set(failures(error).map(({ location }) => location?.file))
@@ -150,8 +152,21 @@ async function bundle(entries, outdir, changes) {
   })
 }
 
+/** Code of a service that imports at run time uses what its loader gives it, see `splitService`. @type {import('esbuild').Plugin} */
+const importThroughLoader = {
+  name: 'import through the loader',
+  setup(hooks) {
+    hooks.onLoad({ filter: /[/]agent[/]import-module\.ts$/ }, () => ({
+      contents: 'const given = importModule; export { given as importModule }',
+    }))
+  },
+}
+
 /** For the long-running services: errors in their logs are called by their names, at no cost in memory (esbuild's `keepNames` has one). */
-const withNames = { minify: false, minifySyntax: true, minifyWhitespace: true }
+const asService = {
+  ...{ minify: false, minifySyntax: true, minifyWhitespace: true },
+  plugins: [loadLazily, importThroughLoader],
+}
 
 /**
  * Fills dist/bin. Bundles are moved into place when they are complete: one that is just being started stays whole.
@@ -170,16 +185,21 @@ async function fillBin(entries, checks) {
   const others = entries.filter(entry => !services.includes(entry))
   const done = await Promise.allSettled([
     bundle(others, fresh),
-    ...services.map(service => bundle([service], fresh, withNames)),
+    ...services.map(service => bundle([service], fresh, asService)),
   ])
+  const names = new Set(entries.map(entry => basename(entry, '.ts')))
   for (const file of readdirSync(fresh)) {
     const name = basename(file, '.js')
     const check = checks.find(check => check.name === name)
     if (check) addCodeCache(join(fresh, file), check.local)
+    else {
+      splitService(join(fresh, file))
+      renameSync(join(fresh, `${file}.bundle`), join(bin, `${name}.bundle`))
+    }
     chmodSync(join(fresh, file), 0o755)
     renameSync(join(fresh, file), join(bin, name))
   }
-  const names = new Set(entries.map(entry => basename(entry, '.ts')))
+  for (const service of services) names.add(`${basename(service, '.ts')}.bundle`)
   for (const { name } of checks.filter(({ rubyLine }) => rubyLine)) {
     const link = `${name}.rb`
     names.add(link)

@@ -92,7 +92,7 @@ async function generatedFiles(
     files.set(`programs/${check.name}.ts`, programText(file, check, version, await helpText(check)))
     files.set(`bin/${check.name}.ts`, entryText(check))
   }
-  if (agent) files.set('bin/sensu-kvm-agent.ts', agentText)
+  if (agent) files.set('bin/sensu-kvm-agent.ts', agentText(checks))
   if (server) files.set('bin/sensu-kvm-server.ts', serverText)
   return files
 }
@@ -110,12 +110,20 @@ const validatorTypes = `import type { Validate } from '../../plugin/command-line
 export declare const validate: Validate
 `
 
-const agentText = `import '../../agent/heap.js'
+/** The checks are in the agent's bundle, but each is evaluated only when it is asked for: most agents use few of them, and memory counts. */
+function agentText(checks: readonly FoundCheck[]): string {
+  const entries = checks.map(({ check: { name } }) => `  ['${name}', () => require('../programs/${name}.js')],\n`)
+  return `import '../../agent/heap.js'
 import { main } from '../../agent/main.js'
-import { programs } from '../programs.js'
+import type { Host } from '../../libvirt/host.js'
+import type { CheckProgram } from '../../plugin/program.js'
 
-void main(process.argv.slice(2), programs)
+const load = new Map<string, () => { program: CheckProgram<Host> }>([
+${entries.join('')}])
+
+void main(process.argv.slice(2), { get: name => load.get(name)?.().program })
 `
+}
 
 const serverText = `import { main } from '../../server/main.js'
 
