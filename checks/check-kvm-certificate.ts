@@ -73,8 +73,18 @@ export interface CertificateSample {
 }
 
 const options = {
-  warning: { type: 'range', alias: 'w', default: '30:', summary: 'Warn outside this range (days left).' },
-  critical: { type: 'range', alias: 'c', default: '7:', summary: 'Critical outside this range (days left).' },
+  warning: {
+    type: 'range',
+    alias: 'w',
+    default: '30:',
+    summary: 'Warn outside this range (days left): 30: is fewer than 30.',
+  },
+  critical: {
+    type: 'range',
+    alias: 'c',
+    default: '7:',
+    summary: 'Critical outside this range (days left): 7: is fewer than 7.',
+  },
   file: {
     type: 'strings',
     summary: 'Look at this PEM file, too, or at those in this directory (*.pem, *.crt, *.cer) (repeatable).',

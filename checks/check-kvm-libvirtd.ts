@@ -10,11 +10,12 @@ import { formatQuantity } from '../plugin/text.js'
 export interface DaemonAnswer {
   /** From the first attempt to connect to the open connection and the daemon's version. */
   readonly openSeconds: number
-  readonly listSeconds: number
+  /** Undefined when it did not list its guests. */
+  readonly listSeconds: number | undefined
   readonly libvirtVersion: string
   /** `QEMU 7.2.22`; the driver alone when it does not tell its version. */
   readonly hypervisor: string
-  readonly guests: number
+  readonly guests: number | undefined
   /** Until a call was answered that needs an ordinary worker thread; undefined when it was not. */
   readonly workSeconds?: number | undefined
 }
@@ -62,7 +63,7 @@ export default defineCheck({
   description: `Each run opens a connection of its own, also inside the agent, asks for the version and the list of guests, and judges the time all this took. The daemon has worker threads for calls
 that may have to wait for a guest, and others for those that never do: one more call shows whether one of the former is free. It is not part of the time that is judged.
 
-CRITICAL: no daemon is there (no socket, nobody listens), it closes the connection, does not answer within \`--hung-after\`, has no free worker thread for as long, or does not have the driver of the URI.
+CRITICAL: no daemon is there (no socket, nobody listens), it closes the connection, does not answer within \`--hung-after\`, does not list its guests or has no free worker thread for as long, or does not have the driver of the URI.
 UNKNOWN, since it says nothing about the daemon: no permission for its socket, authentication or TLS refused, not libvirt's protocol, a URI that cannot be used.
 
 Clients are counted in the kernel's table of local sockets (\`/proc/net/unix\`): those of both local sockets, not those that came over TLS, and only on the daemon's own machine. How many it
@@ -90,7 +91,7 @@ over its administration socket, whose protocol is private.`,
       judgeAnswer(verdict, answer, patienceSeconds, limits)
       const { libvirtVersion, hypervisor, guests } = answer
       const parts = [
-        guests === 1 ? '1 guest' : `${guests} guests`,
+        ...(guests === undefined ? [] : [guests === 1 ? '1 guest' : `${guests} guests`]),
         ...(clients === undefined ? [] : [crowdOf(clients)]),
       ]
       verdict.summary = `libvirt ${libvirtVersion} (${hypervisor}) answered in ${formatQuantity(answerSeconds(answer), 's')} at ${uri}; ${parts.join('; ')}`
@@ -116,19 +117,23 @@ async function askDaemon(host: Host, patienceMs: number, { signal, stage }: Cont
     stage('connecting')
     const libvirtVersion = await own.libVersion(limited())
     const openSeconds = elapsedMs() / 1000
-    stage('listing guests')
-    const { length: guests } = await own.domains({}, limited())
-    const listSeconds = elapsedMs() / 1000 - openSeconds
-    const driver = await own.driverType(limited())
-    const version = await own.hypervisorVersion(limited()).catch(unlessRefused)
-    stage('waiting for a worker thread')
-    const beforeMs = performance.now()
-    const worked = await own.capabilities(limited()).then(() => true, isAnswer)
-    const workSeconds = worked ? (performance.now() - beforeMs) / 1000 : undefined
-    return {
-      ...{ openSeconds, listSeconds, libvirtVersion, guests, workSeconds },
-      hypervisor: version === undefined ? driver : `${driver} ${version}`,
+    stage('waiting for answers')
+    const timed = async (work: Promise<boolean>) => {
+      const beforeMs = performance.now()
+      return (await work) ? (performance.now() - beforeMs) / 1000 : undefined
     }
+    let guests: number | undefined
+    const list = async () => {
+      guests = (await own.domains({}, limited())).length
+    }
+    const [driver, version, listSeconds, workSeconds] = await Promise.all([
+      own.driverType(limited()),
+      own.hypervisorVersion(limited()).catch(unlessRefused),
+      timed(list().then(() => true, isAnswer)),
+      timed(own.capabilities(limited()).then(() => true, isAnswer)),
+    ])
+    const hypervisor = version === undefined ? driver : `${driver} ${version}`
+    return { openSeconds, listSeconds, workSeconds, libvirtVersion, hypervisor, guests }
   } finally {
     await own.close()
   }
@@ -164,8 +169,8 @@ function isSshRefusal(message: string): boolean {
   return /ssh to .* says: .*(Permission denied|Host key verification failed)/.test(message)
 }
 
-function answerSeconds({ openSeconds, listSeconds }: DaemonAnswer): number {
-  return openSeconds + listSeconds
+function answerSeconds({ openSeconds, listSeconds }: DaemonAnswer): number | undefined {
+  return listSeconds === undefined ? undefined : openSeconds + listSeconds
 }
 
 function judgeAnswer(verdict: Verdict, answer: DaemonAnswer, patienceSeconds: number, limits: Limits): void {
@@ -179,9 +184,15 @@ function judgeAnswer(verdict: Verdict, answer: DaemonAnswer, patienceSeconds: nu
   verdict.measure({ name: 'list_time', value: listSeconds, ...seconds })
   verdict.measure({ name: 'work_time', value: workSeconds, ...seconds })
   verdict.measure({ name: 'guests', value: guests, min: 0 })
-  if (workSeconds !== undefined) return
-  const message = `no worker thread free for ${formatQuantity(patienceSeconds, 's')}: its calls hang, as on a guest or a storage server that does not answer`
-  verdict.add({ status: 'CRITICAL', message })
+  const patience = formatQuantity(patienceSeconds, 's')
+  if (listSeconds === undefined) {
+    const message = `answers, but did not list its guests within ${patience}: one of them holds it up, as when its start or stop hangs`
+    verdict.add({ status: 'CRITICAL', message })
+  }
+  if (workSeconds === undefined) {
+    const message = `no worker thread free for ${patience}: its calls hang, as on a guest or a storage server that does not answer`
+    verdict.add({ status: 'CRITICAL', message })
+  }
 }
 
 function judgeClients(verdict: Verdict, clients: DaemonClients, limits: Limits): void {

@@ -68,6 +68,13 @@ t.test('a daemon that answers and has no worker thread free is CRITICAL', t => {
       'no worker thread free for 10 s: its calls hang, as on a guest or a storage server that does not answer',
     ],
   })
+  t.match(judged({ answer: { ...answer, listSeconds: undefined, guests: undefined } }), {
+    status: 'CRITICAL',
+    messages: [
+      'answers, but did not list its guests within 10 s: one of them holds it up, as when its start or stop hangs',
+    ],
+    outcome: { metrics: [{ name: 'answer_time', value: undefined }] },
+  })
   t.end()
 })
 
@@ -119,7 +126,12 @@ t.test('what is wrong with a daemon is told apart, and what is not its fault is 
   daemon.ignore(procedures.listAllDomains)
   t.match(await says(daemon, ...hung), [
     2,
-    /^check-kvm-libvirtd CRITICAL: libvirt at URI did not answer CONNECT_LIST_ALL_DOMAINS within [\d.]+ s: it hangs: see its log, then restart it/,
+    /^check-kvm-libvirtd CRITICAL: answers, but did not list its guests within 300 ms: one of them holds it up, as when its start or stop hangs; 1 more$/,
+  ])
+  daemon.ignore(procedures.getType)
+  t.match(await says(daemon, ...hung), [
+    2,
+    /^check-kvm-libvirtd CRITICAL: libvirt at URI did not answer CONNECT_GET_TYPE within [\d.]+ s: it hangs: see its log, then/,
   ])
   daemon.on(procedures.connectOpen, call => call.fail(5, 'no connection driver available for qemu:///system'))
   t.match(await says(daemon), [
