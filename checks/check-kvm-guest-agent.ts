@@ -81,7 +81,7 @@ One libvirt call for any number of guests, two for each running one (its agent's
       const labels = { guest: guest.name }
       verdict.measure({ name: 'response_time', labels, value: guest.answer.value.seconds, unit: 's' })
     }
-    verdict.summary = summaryOf(guests)
+    verdict.summary = summaryOf(guests, asked.grace)
     return verdict
   },
 })
@@ -134,12 +134,12 @@ function commandFindings({ seconds, version, commands }: AgentInfo, asked: Optio
 }
 
 /** What there is to say when all is well: how many answer, and which guests were not asked. */
-function summaryOf(guests: readonly GuestAgent[]): string {
+function summaryOf(guests: readonly GuestAgent[], graceSeconds: number): string {
   const answered = guests.flatMap(({ answer }) => (answer.kind === 'answered' ? [answer.value.seconds] : []))
   return [
     answered.length === 0
       ? 'no running guest with an agent'
       : `${answered.length} guest ${answered.length === 1 ? 'agent answers' : 'agents answer'} within ${formatQuantity(Math.max(...answered), 's')}`,
-    ...withoutAnswer(guests),
+    ...withoutAnswer(guests, graceSeconds),
   ].join('; ')
 }

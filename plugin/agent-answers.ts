@@ -242,7 +242,7 @@ export function judgeAnswers<T, More extends object, O extends OptionValues<type
       })
     } else if (guest.answer.kind === 'answered') judge(guest, guest.answer.value, verdict.limitsOf(asked, guest))
   }
-  return withoutAnswer(guests)
+  return withoutAnswer(guests, asked.grace)
 }
 
 /** The state of a guest without an answer; `unanswered` when that is its agent's fault. */
@@ -251,16 +251,25 @@ export function statusOfTrouble({ kind }: Trouble, unanswered: Status): Status {
   return kind === 'undecided' || kind === 'not asked' ? 'UNKNOWN' : unanswered
 }
 
+const troubleWords: Readonly<Record<Trouble['kind'], string>> = {
+  booting: 'still booting',
+  'not configured': 'without an agent',
+  undecided: 'no answer',
+  'not connected': 'no answer',
+  silent: 'no answer',
+  refused: 'no answer',
+  'not asked': 'no answer',
+  paused: 'paused',
+}
+
 /** The guests without an answer, for a summary: `still booting: web1, web2`. */
-export function withoutAnswer(guests: readonly AskedGuest<unknown>[]): string[] {
-  const those = (...kinds: Answer<unknown>['kind'][]) => guests.filter(({ answer }) => kinds.includes(answer.kind))
-  const groups: readonly (readonly [words: string, guests: readonly Guest[]])[] = [
-    ['still booting', those('not connected')],
-    ['without an agent', those('not configured')],
-    ['no answer', those('silent', 'refused', 'not asked')],
-    ['paused', guests.filter(({ state }) => state.state === 'paused')],
-  ]
-  return groups.flatMap(([words, group]) => (group.length === 0 ? [] : [`${words}: ${namesOf(group)}`]))
+export function withoutAnswer(guests: readonly AskedGuest<unknown>[], graceSeconds: number): string[] {
+  const groups = new Map<string, Guest[]>(Object.values(troubleWords).map(words => [words, []]))
+  for (const guest of guests) {
+    const trouble = troubleOf(guest, graceSeconds)
+    if (trouble !== undefined) groups.get(troubleWords[trouble.kind])?.push(guest)
+  }
+  return [...groups].flatMap(([words, those]) => (those.length === 0 ? [] : [`${words}: ${namesOf(those)}`]))
 }
 
 function namesOf(guests: readonly Guest[]): string {

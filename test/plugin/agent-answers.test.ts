@@ -40,13 +40,13 @@ t.test('an answer is judged by the check, everything else is a finding of the gu
     [
       guest({ kind: 'not connected' }),
       /^UNKNOWN its agent is not connected: still booting or not there, /,
-      ['still booting: web1'],
+      ['no answer: web1'],
     ],
     [guest({ kind: 'not connected' }, { startSeen: true }), /^OK still booting, for 10 s: /, ['still booting: web1']],
     [
       guest({ kind: 'not connected' }, { answeredBefore: true }),
       /^UNKNOWN its agent is not connected any more: /,
-      ['still booting: web1'],
+      ['no answer: web1'],
     ],
     [
       guest({ kind: 'not running' }, { state: { state: 'paused', reason: 'user' } }),
