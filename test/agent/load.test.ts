@@ -20,7 +20,7 @@ function start(t: Test, client: { name: string; [key: string]: unknown }, more: 
     rabbitmq: broker.url,
     ...more,
   }
-  return new AgentProcess(withOwnDirectory(t), { files: { 'agent.json': settings } })
+  return new AgentProcess(withOwnDirectory(t), { files: { 'agent.json': settings }, args: [] })
 }
 
 /** The output of a check whose result has arrived, as it was on the wire. */
