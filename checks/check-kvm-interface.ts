@@ -3,7 +3,7 @@ import { readGuestConfigs, readGuestLimits } from '../libvirt/guest-configs.js'
 import { isRunning, runOf } from '../libvirt/guest-run.js'
 import type { Host } from '../libvirt/host.js'
 import type { Domain, DomainStats, InterfaceStatsView } from '../libvirt/records.js'
-import { parseUri } from '../libvirt/uri.js'
+import { isOnThisMachine } from '../libvirt/uri.js'
 import { defineCheck } from '../plugin/check.js'
 import { type Counters, type Growth, growthSince } from '../plugin/counters.js'
 import { guestLimitsOption } from '../plugin/limits.js'
@@ -57,7 +57,6 @@ const options = {
     default: 'critical',
     summary: 'What it is when an interface is not on the bridge that its XML names.',
   },
-  sysDir: { type: 'string', default: '/sys', summary: "Where the hypervisor's sysfs is, when not in its usual place." },
   ...guestLimitsOption,
 } as const satisfies OptionTable
 type Options = OptionValues<typeof options>
@@ -71,23 +70,23 @@ of an interface only collects, as does one after its counters began anew (guest 
 A link is down when it was set so (\`virsh domif-setlink\`, \`<link state='down'/>\`), or when its device on the host is down.
 
 An interface has lost its bridge when its device is a port of none, or of another one than its XML names: that happens when the bridge or the virtual network has been restarted under running guests.
-The hypervisor's \`/sys/class/net\` tells, so it is known only when the check runs there; in a container, hand in the host's sysfs with \`--sys-dir\`. Interfaces on virtual switches (Open vSwitch) are not compared.
+The hypervisor's \`/sys/class/net\` tells, so it is known only when the check runs there, and in a container only with the host's network. Interfaces on virtual switches (Open vSwitch) are not compared.
 
 Interfaces without a device on the host (user, hostdev, vhostuser) have no counters and no bridge, macvtap has counters but no bridge: only their link is looked at. Guests that do not run are not looked at.
 
 One libvirt call for any number of guests, and the XML of each running one.`,
   guests: true,
   options,
-  async collect(host: Host, { guestLimits, sysDir }, context): Promise<InterfaceSample> {
+  async collect(host: Host, { guestLimits }, context): Promise<InterfaceSample> {
     const { signal, stage } = context
     stage('reading interface statistics')
     const { takenAtMs, guests: all } = await host.domainStats({ groups: ['state', 'interface'], signal })
     const selected = context.selectGuests(all.map(stats => ({ ...stats.domain, stats })))
     const running = selected.filter(({ stats }) => isRunning(stats)).map(({ stats }) => stats)
     const growth = await growthSince(context.state, takenAtMs, countersOf(running))
-    const local = parseUri(host.uri).carrier === 'unix'
+    const local = isOnThisMachine(host.uri)
     stage('reading network devices of the host')
-    const ports = local ? await readNetworkPorts(running.flatMap(namesOf), sysDir) : undefined
+    const ports = local ? await readNetworkPorts(running.flatMap(namesOf), context.path('/sys')) : undefined
     stage("reading guests' XML")
     const domains = running.map(({ domain }) => domain)
     const names = new Map(running.map(stats => [stats.domain.uuid, namesOf(stats)]))

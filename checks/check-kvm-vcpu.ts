@@ -2,7 +2,7 @@ import { readGuestLimits } from '../libvirt/guest-configs.js'
 import { isRunning, runOf } from '../libvirt/guest-run.js'
 import type { Host } from '../libvirt/host.js'
 import type { Domain, DomainStats, VcpuStats } from '../libvirt/records.js'
-import { parseUri } from '../libvirt/uri.js'
+import { isOnThisMachine } from '../libvirt/uri.js'
 import { defineCheck } from '../plugin/check.js'
 import { type Counters, type Growth, growthSince } from '../plugin/counters.js'
 import { guestLimitsOption } from '../plugin/limits.js'
@@ -86,7 +86,9 @@ One libvirt call for any number of guests; with \`--guest-limits\` the XML of ev
     stage("reading guests' XML")
     const limits = guestLimits ? await readGuestLimits(host, running, 'check-kvm-vcpu', signal) : undefined
     return {
-      schedstats: parseUri(host.uri).carrier === 'unix' ? await readSchedstats() : undefined,
+      schedstats: isOnThisMachine(host.uri)
+        ? await readSchedstats(context.path('/proc/sys/kernel/sched_schedstats'))
+        : undefined,
       guests: selected.map(guest => ({
         ...guest,
         growth: growth.get(runOf(guest)),

@@ -12,10 +12,10 @@ export interface NetworkPort {
 /** Devices looked at one after the other, so that thousands do not crowd out other file access. */
 const looksAtATime = 4
 
-/** Network devices by name, from `class/net` in sysfs; those that are not there are left out. */
+/** Network devices by name, from `class/net` of sysfs; those that are not there are left out. */
 export async function readNetworkPorts(
   names: readonly string[],
-  sysDirectory = '/sys',
+  sysDirectory: string,
 ): Promise<Map<string, NetworkPort>> {
   const ports = new Map<string, NetworkPort>()
   // A name with a slash is no device's.

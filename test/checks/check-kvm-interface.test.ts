@@ -126,7 +126,7 @@ function params(drops: number, ...devices: string[]): FakeGuest['params'] {
 
 /** A sysfs with these ports and their bridges. */
 function sysfs(root: string, ports: Readonly<Record<string, string | undefined>>): string {
-  const net = join(root, 'class/net')
+  const net = join(root, 'sys/class/net')
   rmSync(net, { recursive: true, force: true })
   for (const [port, bridge] of Object.entries(ports)) {
     mkdirSync(join(net, port), { recursive: true })
@@ -156,8 +156,8 @@ t.test('one bulk call and the XML of running guests; it is parsed only where som
   const ports = Object.fromEntries(guests.map((_, index) => [`vnet${index}`, index === 0 ? undefined : 'br0']))
   const root = sysfs(t.testdir(), ports)
   const { host, asked } = await fakeGuests(t, guests)
-  const context = checkContext()
-  const parsed = check.parseOptions({ 'sys-dir': root })
+  const context = checkContext({ path: absolute => join(root, absolute) })
+  const parsed = check.parseOptions()
   const outcome = check.evaluate(await check.collect(host, parsed, context), parsed)
   t.same(
     outcome.findings.map(found => `${found.status} ${found.guest} ${found.device}: ${found.message}`),
@@ -176,10 +176,11 @@ t.test('interfaces come and go, and counters begin anew, without an error', asyn
   const guests = numberedGuests(1, () => ({ params: params(5, 'vnet0') }))
   const [web1] = guests
   const { host } = await fakeGuests(t, guests)
-  const context = checkContext()
+  const root = t.testdir()
+  const context = checkContext({ path: absolute => join(root, absolute) })
   const drops = async (change: Partial<FakeGuest>) => {
     Object.assign(web1 ?? {}, change)
-    const sample = await check.collect(host, check.parseOptions({ 'sys-dir': t.testdir() }), context)
+    const sample = await check.collect(host, check.parseOptions(), context)
     return sample.guests.map(({ interfaces }) => interfaces.map(own => own.growth?.grown['receivedDrops']))
   }
   t.same(await drops({}), [[undefined]])
@@ -251,11 +252,16 @@ t.test('the executable prints exactly this', async t => {
   const { daemon } = await fakeGuests(t, guests)
   const root = sysfs(t.testdir(), { vnet0: 'br1' })
   const line = 'web1 vnet0: on br1 instead of br0: ip link set vnet0 master br0'
-  t.same(await runExecutable(name, ['--uri', daemon.uri, '--sys-dir', root, '--state-dir', join(root, 'state')]), {
-    stdout: `${name} CRITICAL: ${line}\nCRITICAL ${line}\n`,
-    stderr: '',
-    status: 2,
-  })
+  t.same(
+    await runExecutable(name, ['--uri', daemon.uri, '--state-dir', join(root, 'state')], {
+      env: { SENSU_KVM_ROOT: root },
+    }),
+    {
+      stdout: `${name} CRITICAL: ${line}\nCRITICAL ${line}\n`,
+      stderr: '',
+      status: 2,
+    },
+  )
   t.same(await runExecutable(name, ['--link-down', 'bad']), {
     stdout: `${name} UNKNOWN: --link-down bad: not one of ok, warning, critical\n`,
     stderr: '',
