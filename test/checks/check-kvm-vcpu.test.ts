@@ -206,7 +206,7 @@ t.test("a real guest's vCPU is busy when it is made to work", async t => {
   const { guest } = await healthyGuest(t)
   const args = ['--uri', daemon.readOnlyUri ?? daemon.uri, '--state-dir', t.testdir(), '--guest', guest.name]
   const run = () =>
-    runExecutable(name, [...args, '-w', '30', '-c', '~:', '--steal-warning', '~:', '--steal-critical', '~:'])
+    runExecutable(name, [...args, '-w', '0', '-c', '~:', '--steal-warning', '~:', '--steal-critical', '~:'])
   const first = await run()
   t.match(
     first.stdout,
@@ -217,10 +217,12 @@ t.test("a real guest's vCPU is busy when it is made to work", async t => {
   const busy = await run()
   t.match(
     busy.stdout,
-    /^check-kvm-vcpu WARNING: healthy: CPU use [\d.]+ % of its vCPU over [\d.]+ s \(warning above 30 %\)\n/,
+    /^check-kvm-vcpu WARNING: healthy: CPU use [\d.]+ % of its vCPU over [\d.]+ s \(warning above 0 %\)\n/,
   )
-  t.match(busy.stdout, /healthy\.used_percent=[\d.]+%;30;;0 healthy\.steal_percent=[\d.]+%;/)
   t.equal(busy.status, 1)
+  const [, used, steal] = /used_percent=([\d.]+)%;0;;0 healthy\.steal_percent=([\d.]+)%;/.exec(busy.stdout) ?? []
+  // Whatever else this machine does: a vCPU that has work runs, or waits for a CPU.
+  t.ok(Number(used) + Number(steal) > 30, `${used} % used, ${steal} % steal`)
 })
 
 t.test('the executable prints exactly this', async t => {
