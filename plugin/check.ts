@@ -17,6 +17,8 @@ export interface Context {
   stage(name: string): void
   /** What this check with these options kept from its last run. */
   readonly state: StateStore
+  /** Environment variables. */
+  readonly variables: Readonly<Record<string, string | undefined>>
   /** For reads of this machine that may hang for good. */
   readonly pending: PendingReads
   /** Where a file of this machine is to be read, by its absolute path: there, or below $SENSU_KVM_ROOT, which tests set to a tree of their own. */

@@ -64,8 +64,10 @@ export function statusLine(name: string, status: Status, text: string): string {
 /** The first line of a report: the worst findings, as many as fit, or the summary when all is well. */
 export function firstLine({ name, outcome, line }: Pick<Report, 'name' | 'outcome' | 'line'>): string {
   const status = statusOf(outcome)
-  if (line !== undefined)
-    return printableLines(line(status, outcome.summary ?? outcome.findings.map(findingText).join('; ')))
+  if (line !== undefined) {
+    const text = outcome.summary ?? outcome.findings.map(findingText).join('; ')
+    return printableLines(line(status, text)).replace(/\n$/, '')
+  }
   const relevant = status === 'OK' ? outcome.findings : sortedFindings(outcome.findings.filter(isNotOk))
   if (status === 'OK' && outcome.summary !== undefined) return statusLine(name, status, outcome.summary)
   if (relevant.length === 0) return statusLine(name, status, 'nothing to judge')

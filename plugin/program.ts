@@ -256,6 +256,7 @@ class Run<Host> {
         directory: this.#common.stateDir,
       }),
       now,
+      variables,
       pending,
       path: absolute => join(variables['SENSU_KVM_ROOT'] || '/', absolute),
       timeLeftMs: () => this.#seconds * 1000 - (performance.now() - this.#startedMs),

@@ -96,6 +96,8 @@ const onMachine: [program: string, words: string[]][] = [
   ['check-process', ['-p', '-g daemon', '-t', 'rss', '-c', '100']],
   ['check-process', ['-f', '/nowhere', '-F']],
   ['check-ntp', ['--ntpd', '127.0.0.1:1', '--chronyd', '127.0.0.1:1']],
+  ['check-http', []],
+  ['check-http', ['-u', 'http://127.0.0.1:1/', '-q', 'a|b']],
   ['check-disk-usage', []],
   ['check-disk-usage', ['-x', 'ext4']],
 ]

@@ -14,6 +14,7 @@ export function checkContext(changes: Partial<Context> = {}): Context {
     uri: 'qemu:///system',
     stage: () => undefined,
     state: new MemoryState().open({ check: 'check', uri: '', options: {}, directory: undefined }),
+    variables: {},
     pending: new PendingReads(),
     path: absolute => absolute,
     now: Date.now,
