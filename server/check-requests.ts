@@ -11,7 +11,7 @@ import type { Transport } from '../transport/transport.js'
 export interface CheckRequestsOptions {
   store: Store
   transport: Transport
-  log: Logger
+  log: Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>
 }
 
 /** Sends check requests to clients, for the scheduler and for whoever asks by the API. */
@@ -60,9 +60,9 @@ export class CheckRequests {
       }
       log.warn('failed to publish a proxy check request', {
         reason: 'unmatched client tokens',
-        client,
-        check: value,
         unmatched_tokens: unmatched,
+        client,
+        check,
       })
     }
     return requests

@@ -10,9 +10,9 @@ import type { LeaderTask } from './leader-tasks.js'
 const defaultSplayCoverage = 90
 
 export interface CheckSchedulerOptions {
-  settings: Settings
+  settings: Pick<Settings, 'checks'>
   requests: CheckRequests
-  log: Logger
+  log: Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>
 }
 
 /** Publishes check requests when they are due: every interval, or by a cron line. */

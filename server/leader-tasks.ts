@@ -2,14 +2,20 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../sensu/log.js'
 import type { TaskLocks } from '../store/task-locks.js'
 
-/** The owner of a task says so this often (Sensu 1.9). */
-const RENEWAL_MS = 10_000
+/** How often what is done. */
+export interface LeaderPace {
+  /** The owner of a task says so. */
+  renewalMs: number
+  /** A task of somebody else is tried for; once more as long for each task that the server has already. */
+  attemptMs: number
+}
+
 /**
- * Pauses between attempts to get a task. Sensu waits 10 s, and 10 s more for each task it has already; with a lock that lives 30 s the last of
+ * Sensu's renewal of 10 s, and shorter pauses between attempts. Sensu waits 10 s, and 10 s more for each task it has already; with a lock that lives 30 s the last of
  * three tasks is idle for a minute when a server dies. Ours are all taken over within 38 s, and a server that has
  * tasks still lets others go first.
  */
-const ATTEMPT_MS = 2000
+const defaultPace: LeaderPace = { renewalMs: 10_000, attemptMs: 2000 }
 
 /** Something that only one server does at a time. */
 export interface LeaderTask {
@@ -23,17 +29,20 @@ export interface LeaderTasksOptions {
   locks: TaskLocks
   /** In the order in which a server wants them. */
   tasks: readonly LeaderTask[]
-  log: Logger
+  log: Pick<Logger, 'debug' | 'info' | 'warn'>
+  pace?: LeaderPace
 }
 
 /** Sensu's election: which of the leader tasks this server does, agreed with all servers of a Redis by locks in it. */
 export class LeaderTasks {
   readonly #options: LeaderTasksOptions
   readonly #renewals = new Map<string, NodeJS.Timeout>()
+  readonly #pace: LeaderPace
   #electing: AbortController | undefined
 
   constructor(options: LeaderTasksOptions) {
     this.#options = options
+    this.#pace = options.pace ?? defaultPace
   }
 
   /** Names of the tasks that this server does. */
@@ -67,10 +76,10 @@ export class LeaderTasks {
     while (!signal.aborted) {
       for (const task of this.#options.tasks) {
         if (this.#renewals.has(task.name)) continue
-        await pause(ATTEMPT_MS * this.#renewals.size, signal)
+        await pause(this.#pace.attemptMs * this.#renewals.size, signal)
         if (!signal.aborted) await this.#try(task, signal)
       }
-      await pause(ATTEMPT_MS, signal)
+      await pause(this.#pace.attemptMs, signal)
     }
   }
 
@@ -90,7 +99,7 @@ export class LeaderTasks {
     log.info('i am now responsible for a server task', { task: task.name })
     this.#renewals.set(
       task.name,
-      setInterval(() => void this.#renew(task), RENEWAL_MS),
+      setInterval(() => void this.#renew(task), this.#pace.renewalMs),
     )
     task.start()
   }

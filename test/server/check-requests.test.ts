@@ -1,0 +1,124 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { parseJson, stringifyJson } from '../../sensu/json.js'
+import { fromEntries } from '../../sensu/json-value.js'
+import { splayDelayMs } from '../../sensu/splay.js'
+import type { JsonObject } from '../../sensu/types.js'
+import { CheckRequests } from '../../server/check-requests.js'
+import { CheckScheduler } from '../../server/check-scheduler.js'
+import { at, fixture, list, object } from '../pipeline/rig.js'
+import { startStore } from '../store/support.js'
+import { RecordingLog } from '../transport/recording-log.js'
+import { RecordingTransport } from './recording-transport.js'
+import { until } from './site.js'
+
+const { store } = await startStore(t)
+for (const number of [1, 2, 3]) {
+  const more = { environment: 'prod', device: 'switch', keepalives: false, version: '1.9.0' }
+  const name = `sw${number}`
+  await store.storeClient({ name, address: `10.0.0.${number}`, subscriptions: ['net'], ...more })
+}
+await store.storeClient({ name: 'host', address: '10.0.0.9', subscriptions: ['base'] })
+
+function rig(checks: { [name: string]: JsonObject } = {}) {
+  const transport = new RecordingTransport()
+  const log = new RecordingLog()
+  const requests = new CheckRequests({ store, transport, log })
+  const scheduler = new CheckScheduler({ settings: { checks }, requests, log })
+  return { transport, lines: log.lines, requests, scheduler }
+}
+
+/** The text without the time, which is its last attribute. */
+function timeless(message: unknown): string {
+  return String(message).replace(/,"issued":\d+\}$/, '}')
+}
+
+t.test('recorded messages: each definition as it goes to each kind of subscriber', async t => {
+  const { input, observed } = fixture('check-request-messages')
+  const definitions = object(at(input, 'checks'))
+  for (const [key, recorded] of Object.entries(object(observed))) {
+    const [pipe = '', name = ''] = key.split('|')
+    const { transport, requests } = rig()
+    const check = fromEntries([...Object.entries(object(definitions[name])), ['name', name]])
+    const all = check['proxy_requests'] === undefined ? [check] : await requests.proxyRequests(check)
+    for (const request of all) await requests.publish(request)
+    const messages = transport.published.filter(message => message.pipe === pipe)
+    const types = new Set(messages.map(({ type }) => type))
+    t.strictSame([...types], [/^(direct|roundrobin):/.test(pipe) ? 'direct' : 'fanout'], key)
+    const texts = messages.map(({ message }) => timeless(message))
+    for (const { message } of list(recorded).map(object)) t.ok(texts.includes(timeless(message)), `${key}: ${message}`)
+  }
+})
+
+t.test(
+  'recorded proxy requests: one for each client that has the attributes, with its tokens and its name',
+  async t => {
+    const { input } = fixture('check-request-messages')
+    const { observed = null } = fixture('proxy-requests-no-splay')
+    const { transport, requests } = rig()
+    const check = { ...object(at(input, 'checks', 'proxycheck')), name: 'proxycheck' }
+    for (const request of await requests.proxyRequests(check)) await requests.publish(request)
+    const recorded = new Set(list(observed).map(message => timeless(at(message, 'msg'))))
+    t.strictSame(transport.published.map(({ message }) => timeless(message)).sort(), [...recorded].sort())
+  },
+)
+
+t.test('a client without an attribute that a token names gets no request; the log says which', async t => {
+  const { requests, lines } = rig()
+  const check = { name: 'bad', command: 'ping :::nonexist:::', proxy_requests: { client_attributes: { name: 'sw1' } } }
+  t.strictSame(await requests.proxyRequests(check), [])
+  const recorded = list(fixture('check-request-log')['observed']).map(line => object(parseJson(String(line))))
+  const failed = recorded.find(({ message }) => message === 'failed to publish a proxy check request')
+  const line = lines.find(({ message }) => message === failed?.['message'])
+  const { reason, unmatched_tokens } = object(failed)
+  t.match(line, { level: 'warn', reason, unmatched_tokens, check: { name: 'bad', command: 'ping :::nonexist:::' } })
+  const { requests: others } = rig()
+  t.strictSame(
+    await others.proxyRequests({ name: 'x', proxy_requests: { client_attributes: {} } }),
+    [],
+    'no attributes: nobody',
+  )
+})
+
+t.test(
+  'requests go out at the moment that all servers compute, not when the check is standalone, subdued or unpublished',
+  async t => {
+    const all = { days: { all: [{ begin: '12:00 AM', end: '11:59:59 PM' }] } }
+    const subscribers = ['base']
+    const { transport, scheduler, lines } = rig({
+      due: { command: 'true', subscribers, interval: 1 },
+      subdued: { command: 'true', subscribers, interval: 1, subdue: all },
+      standalone: { command: 'true', standalone: true, interval: 1 },
+      unpublished: { command: 'true', subscribers, interval: 1, publish: false },
+    })
+    scheduler.start()
+    await until('three requests', () => transport.published.length >= 3)
+    scheduler.stop()
+    const count = transport.published.length
+    for (const { message, atMs } of transport.published) {
+      t.equal(object(parseJson(message))['name'], 'due')
+      const late = (1000 - splayDelayMs('due', 1, atMs)) % 1000
+      t.ok(late < 500, `${late} ms after its moment`)
+    }
+    t.match(
+      lines.find(({ message }) => message === 'check request was subdued'),
+      { level: 'info', check: { name: 'subdued' } },
+    )
+    await sleep(1100)
+    t.equal(transport.published.length, count, 'nothing after the end')
+  },
+)
+
+t.test('splayed proxy requests are spread over the covered part of the interval', async t => {
+  const proxy_requests = { client_attributes: { device: "eval: value == 'switch'" }, splay: true, splay_coverage: 60 }
+  const { transport, scheduler } = rig({
+    ping: { command: 'ping', subscribers: ['poller'], interval: 2, proxy_requests },
+  })
+  scheduler.start()
+  await until('a round', () => transport.published.length >= 3)
+  scheduler.stop()
+  const [first = 0, second = 0, third = 0] = transport.published.map(({ atMs }) => atMs)
+  for (const gap of [second - first, third - second]) t.ok(gap > 350 && gap < 700, `${gap} ms instead of 400`)
+  const sources = transport.published.map(({ message }) => object(parseJson(message))['source'])
+  t.strictSame(sources.slice(0, 3).sort(), ['sw1', 'sw2', 'sw3'], stringifyJson(proxy_requests))
+})

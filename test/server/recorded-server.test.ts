@@ -1,0 +1,216 @@
+import { createServer } from 'node:net'
+import t from 'tap'
+import { parseJson } from '../../sensu/json.js'
+import type { Json, JsonObject } from '../../sensu/types.js'
+import { at, fixture, list, object } from '../pipeline/rig.js'
+import { rabbitmq } from '../support/services.js'
+import { type ServerProcess, Site, until } from './site.js'
+
+/**
+ * What is different on purpose in the logs of the cases replayed here: which recorded lines are not expected as they stand, and why.
+ */
+const deliberate: readonly { why: string; concerns: (line: JsonObject) => boolean }[] = [
+  {
+    why: 'the recorded server had checks to publish meanwhile',
+    concerns: ({ message }) => message === 'publishing check request',
+  },
+  {
+    why: 'which tasks it has depends on how long it has run',
+    concerns: ({ message }) => message === 'relinquishing server task',
+  },
+  { why: 'there is no call-home service; the note says so', concerns: line => 'note' in line },
+  { why: 'a server describes itself', concerns: line => 'server' in line },
+]
+
+/** Level and message of recorded log lines, without the deliberate differences. */
+function recordedLines(lines: Json): string[] {
+  const whole = list(lines)
+    .map(String)
+    .filter(line => line.endsWith('}'))
+  const parsed = whole.map(line => object(parseJson(line)))
+  return parsed
+    .filter(line => !deliberate.some(({ concerns }) => concerns(line)))
+    .map(({ level, message }) => `${String(level)} ${String(message)}`)
+}
+
+/** Of what the server logged, the lines that are recorded, in its order. */
+function logged(server: ServerProcess, recorded: string[]): string[] {
+  const lines = server.lines.map(({ level, message }) => `${level} ${message}`)
+  return lines.filter(line => recorded.includes(line))
+}
+
+function result(check: JsonObject, client = 'c1'): JsonObject {
+  const now = Math.floor(Date.now() / 1000)
+  return { client, check: { status: 2, output: 'out\n', issued: now, executed: now, ...check } }
+}
+
+const site = await Site.open(t, { brokerUrl: (await rabbitmq(t)).url })
+
+t.test(
+  'malformed messages, as recorded, are logged with their beginning and dropped; what follows is processed',
+  async t => {
+    const server = await site.serve(site.settings({ sensu: { server: { max_message_size: 600 } } }))
+    const recorded = list(fixture('malformed-results-with-global-error-handler')['input'])
+    const malformed = recorded.map(String).filter(text => /^[[{"n]/.test(text) && !/^no/.test(text))
+    t.ok(malformed.length > 4)
+    for (const text of [...malformed, 'not json', '', '{"client":"c1","check":{"name":"x","password":"hunter2"}'])
+      await site.publish('results', text)
+    for (const text of ['{bad', '{"name":"nosubs","address":"x"}', '[]']) await site.publish('keepalives', text)
+    const tooLong = { ...result({ name: 'big' }), padding: 'o'.repeat(700) }
+    await site.publish('results', tooLong)
+    await site.publish('results', result({ name: 'after' }))
+    await site.stored('result:c1:after')
+    await until(
+      'both pipes',
+      () => server.lines.filter(({ level }) => level === 'error').length >= malformed.length + 7,
+    )
+    const errors = server.lines.filter(({ level }) => level === 'error')
+    t.match(
+      errors.find(({ message_size }) => message_size !== undefined),
+      {
+        message: JSON.stringify(tooLong),
+        max_message_size: 600,
+        message_size: JSON.stringify(tooLong).length,
+      },
+    )
+    t.match(
+      errors.find(({ payload }) => payload === 'not json'),
+      { message: 'failed to parse a message from results' },
+    )
+    t.match(
+      errors.find(({ payload }) => payload === '{bad'),
+      { message: 'failed to parse a message from keepalives' },
+    )
+    t.notMatch(JSON.stringify(server.lines), 'hunter2')
+    t.strictSame((await site.redis.smembers('result:c1')).sort(), ['after'])
+    t.strictSame(await server.stop(), { status: 0, signal: null })
+    t.equal((await site.calls(1)).length, 1)
+  },
+)
+
+t.test('recorded case filter-extension-check-dependencies', async t => {
+  const server = await site.serve(site.settings({ handlers: { hdep: { filter: 'check_dependencies' } } }))
+  for (const client of ['c1', 'c3']) {
+    await site.publish('keepalives', { name: client, address: 'x', subscriptions: ['base'], timestamp: 1 })
+    await site.stored(`client:${client}`)
+  }
+  await site.publish('results', result({ name: 'parent', handlers: [] }))
+  await site.stored('result:c1:parent')
+  const cases: [check: string, client: string, dependencies: Json][] = [
+    ['d1', 'c1', ['parent']],
+    ['d2', 'c3', ['c3/parent']],
+    ['d3', 'c3', ['c1/parent']],
+    ['d4', 'c3', ['subscription:base/parent']],
+    ['d5', 'c3', ['nope']],
+    ['d6', 'c3', 'parent'],
+  ]
+  for (const [name, client, dependencies] of cases) {
+    await site.publish('results', result({ name, dependencies, handlers: ['hdep'] }, client))
+  }
+  const handled = (await site.calls(3)).map(({ stdin }) => JSON.parse(stdin).check.name)
+  const { observed } = fixture('filter-extension-check-dependencies')
+  t.strictSame(
+    handled.sort(),
+    list(at(observed, 'handled'))
+      .map(call => at(call, 1))
+      .sort(),
+  )
+  t.strictSame(await server.stop(), { status: 0, signal: null })
+})
+
+t.test('recorded case deregistration-handler: the client is gone, its events are resolved first', async t => {
+  const server = await site.serve(site.settings())
+  await site.publish('keepalives', { name: 'dereg1', address: '127.0.0.1', subscriptions: ['base'], timestamp: 1 })
+  await site.publish('results', result({ name: 'failing' }, 'dereg1'))
+  t.match(await site.calls(1), [{ handler: 'default' }])
+  await site.publish('results', result({ name: 'deregistration', status: 1, handlers: ['deregistration'] }, 'dereg1'))
+  await until('the removal', async () => (await site.redis.exists('client:dereg1')) === 0)
+  const { observed } = fixture('deregistration-handler')
+  const recorded = String(at(observed, 'log', 1))
+  const { extension, output, status } = object(parseJson(recorded))
+  // the second call, for the event that the removal itself resolves, is quiet here
+  await server.log('handler extension output', 2)
+  const [line, ...others] = server.lines.filter(
+    ({ message, output: text }) => message === 'handler extension output' && text !== '',
+  )
+  t.match([line, others], [{ level: 'info', extension, output, status }, []])
+  t.strictSame((await site.redis.keys('*dereg1*')).sort(), Object.keys(object(at(observed, 'redis_after'))))
+  const [resolved] = await site.calls(1)
+  t.match(JSON.parse(resolved?.stdin ?? ''), {
+    action: 'resolve',
+    check: { name: 'failing', output: 'Resolving on request of the API' },
+  })
+  t.strictSame(await server.stop(), { status: 0, signal: null })
+})
+
+t.test('recorded case mutator-ruby-hash-with-pipe-handler', async t => {
+  const server = await site.serve(site.settings({ handlers: { hmutrh: { mutator: 'ruby_hash' } } }))
+  await site.publish('results', result({ name: 'rh', handlers: ['hmutrh'] }))
+  t.match(await server.log('handler output'), {
+    level: 'error',
+    handler: { name: 'hmutrh' },
+    output: [/^Unexpected error: /],
+  })
+  await server.stop()
+})
+
+t.test('recorded case server-sigterm-with-work-in-progress: running handlers are waited for', async t => {
+  const recorded = recordedLines(fixture('server-sigterm-with-work-in-progress')['observed'] ?? null)
+  const server = await site.serve(
+    site.settings({ handlers: { slow: { type: 'pipe', command: 'sleep 30', timeout: 1 } } }),
+  )
+  await site.publish('results', result({ name: 'wip', handlers: ['slow'] }))
+  await server.log('processing event')
+  t.strictSame(await server.stop(), { status: 0, signal: null })
+  t.strictSame(logged(server, recorded), recorded)
+  t.match(
+    server.lines.find(({ message }) => message === 'completing work in progress'),
+    { in_progress: { check_results: 0, events: 1 } },
+  )
+})
+
+t.test('recorded case server-sigterm-log', async t => {
+  const recorded = recordedLines(fixture('server-sigterm-log')['observed'] ?? null)
+  const server = await site.serve()
+  t.strictSame(await server.stop(), { status: 0, signal: null })
+  t.strictSame(logged(server, recorded), recorded)
+  t.equal((await site.redis.keys('lock:task:*')).length, 0, 'the locks are given back')
+})
+
+t.test('recorded case redis-outage: everything pauses and goes on', async t => {
+  const recorded = recordedLines(at(fixture('redis-outage')['observed'] ?? null, 'server_log'))
+  const server = await site.serve()
+  await server.log('i am now responsible for a server task')
+  await site.redisServer.kill()
+  await server.log('relinquishing server task')
+  await site.redisServer.restart()
+  await server.log('updated server registry', 2)
+  t.strictSame(logged(server, recorded), recorded)
+  await server.stop()
+})
+
+t.test('handlers get the event over sockets and pipes of the transport', async t => {
+  const received: string[] = []
+  const receiver = createServer(socket => {
+    let text = ''
+    socket.on('data', data => {
+      text += String(data)
+    })
+    socket.on('end', () => received.push(text))
+  }).listen(0, '127.0.0.1')
+  t.teardown(() => receiver.close())
+  await until('the receiver', () => receiver.listening)
+  const address = receiver.address()
+  const port = typeof address === 'object' && address !== null ? address.port : 0
+  const fanned = await site.listen('fanout', 'evfan')
+  const handlers = {
+    htcp: { type: 'tcp', socket: { host: '127.0.0.1', port } },
+    htrans: { type: 'transport', pipe: { type: 'fanout', name: 'evfan' } },
+  }
+  const server = await site.serve(site.settings({ handlers }))
+  await site.publish('results', result({ name: 'types', handlers: ['htcp', 'htrans'] }))
+  await until('both', () => received.length === 1 && fanned.length === 1)
+  t.equal(received[0], fanned[0])
+  t.equal(await site.redis.hget('events:c1', 'types'), received[0], 'what handlers get is what Redis holds')
+  await server.stop()
+})
