@@ -71,8 +71,7 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
     const { uuid } = readDomain(call.arguments)
     return guests.find(guest => guest.uuid === uuid)
   }
-  const writeBulk = (call: FakeCall) => call.reply(writer => writer.array(guests, writeGuest))
-  daemon.on(procedures.getAllDomainStats, writeBulk)
+  daemon.on(procedures.getAllDomainStats, call => call.reply(writer => writer.array(guests, writeGuest)))
   daemon.on(procedures.domainGetControlInfo, call => {
     const silentMs = named(call)?.silentMs
     call.reply(writer =>
@@ -101,7 +100,7 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
   for (const procedure of answeredByGuest) daemon.on(procedure, call => named(call)?.answer?.(procedure.name, call))
   /** What has been asked about guests. */
   const asked = () => daemon.called.filter(name => /^(DOMAIN|QEMU|CONNECT_GET_ALL)/.test(name))
-  return { daemon, host, asked, writeBulk }
+  return { daemon, host, asked }
 }
 
 function writeGuest(writer: XdrWriter, { name, uuid, id, state = [1, 1], params = {} }: FakeGuest): void {
@@ -113,9 +112,12 @@ function writeGuest(writer: XdrWriter, { name, uuid, id, state = [1, 1], params 
     .i32(id)
     .u32(entries.length + 2)
   writer.string('state.state').i32(1).i32(code).string('state.reason').i32(1).i32(reason)
-  for (const [key, value] of entries) {
-    writer.string(key)
-    if (typeof value === 'string') writer.i32(7).string(value)
-    else writer.i32(4).u64(value)
-  }
+  for (const [key, value] of entries) writeParam(writer, key, value)
+}
+
+/** Writes one parameter of a bulk reply: numbers as unsigned 64-bit. */
+export function writeParam(writer: XdrWriter, name: string, value: number | bigint | string): void {
+  writer.string(name)
+  if (typeof value === 'string') writer.i32(7).string(value)
+  else writer.i32(4).u64(value)
 }
