@@ -168,6 +168,12 @@ const asService = {
   plugins: [loadLazily, importThroughLoader],
 }
 
+/** What checks of this machine are run with once, for the compiled code, where without arguments they would wait or do nothing. */
+const localWarmUps = new Map([
+  ['check-cpu', ['--sleep', '0']],
+  ['check-http', ['--url', 'http://127.0.0.1:1/']],
+])
+
 /**
  * Fills dist/bin. Bundles are moved into place when they are complete: one that is just being started stays whole.
  * The services are bundled by themselves, so that checks can be tried while one of them does not compile, and the other way round.
@@ -191,7 +197,7 @@ async function fillBin(entries, checks) {
   for (const file of readdirSync(fresh)) {
     const name = basename(file, '.js')
     const check = checks.find(check => check.name === name)
-    if (check) addCodeCache(join(fresh, file), check.local)
+    if (check) addCodeCache(join(fresh, file), check.local ? (localWarmUps.get(name) ?? ['--timeout', '5']) : [])
     else {
       splitService(join(fresh, file))
       renameSync(join(fresh, `${file}.bundle`), join(bin, `${name}.bundle`))

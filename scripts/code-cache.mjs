@@ -20,14 +20,15 @@ const script = new (require('node:vm').Script)(source.toString(), { filename: __
 script.runInThisContext()(exports, require, module, __filename, __dirname)`
 
 /**
- * Runs a wrapped bundle (argv[1]) once as a check, and writes what V8 compiled for that to argv[2]. The daemon it asks, unless argv[3] is `local`, is a
- * socket that answers everything in libvirt's framing with "nothing there": so the whole way to an answer and back is compiled, not only that to an error.
+ * Runs a wrapped bundle (argv[1]) once as a check, and writes what V8 compiled for that to argv[2]. Its arguments follow; without
+ * any, it asks a daemon, a socket that answers everything in libvirt's framing with "nothing there": so the whole way to an answer and back is
+ * compiled, not only that to an error.
  */
 const warmUp = `
 const { readFileSync, writeFileSync } = require('node:fs')
 const { createServer } = require('node:net')
 const { Script } = require('node:vm')
-const [, file, cache, local] = process.argv
+const [, file, cache, ...words] = process.argv
 const headerBytes = 28
 const bulkStatistics = 344
 function answer(frame) {
@@ -43,8 +44,8 @@ const daemon = createServer(socket => socket.on('data', data => {
 daemon.listen(cache + '.sock', () => {
   daemon.unref()
   const script = new Script(readFileSync(file, 'utf8'), { filename: file })
-  const libvirt = local === 'local' ? [] : ['--uri', 'qemu:///system?socket=' + cache + '.sock']
-  process.argv.splice(1, 3, file, ...libvirt, '--timeout', '5')
+  const libvirt = ['--uri', 'qemu:///system?socket=' + cache + '.sock', '--timeout', '5']
+  process.argv = [process.argv[0], file, ...(words.length > 0 ? words : libvirt)]
   process.once('exit', () => {
     writeFileSync(cache, script.createCachedData())
     process.exitCode = 0
@@ -57,9 +58,9 @@ const warmUpTimeoutMs = 30_000
 /**
  * Replaces a bundle by one that carries its compiled code. Its first line, which names the interpreter, is replaced too.
  * @param {string} file path of the bundle
- * @param {boolean} local whether it is a check of this machine alone, which asks no libvirt
+ * @param {string[]} words arguments of the run; none for a check that asks libvirt
  */
-export function addCodeCache(file, local) {
+export function addCodeCache(file, words) {
   const directory = mkdtempSync(join(tmpdir(), 'sensu-kvm-build-'))
   try {
     const wrapped = join(directory, 'bundle.cjs')
@@ -67,7 +68,7 @@ export function addCodeCache(file, local) {
     const source = head + readFileSync(file, 'utf8').replace(/^#!.*/, '') + tail
     writeFileSync(wrapped, source)
     const env = { ...process.env, SENSU_KVM_STATE_DIR: directory }
-    execFileSync(process.execPath, ['-e', warmUp, wrapped, cache, local ? 'local' : ''], {
+    execFileSync(process.execPath, ['-e', warmUp, '--', wrapped, cache, ...words], {
       env,
       stdio: ['ignore', 'ignore', 'inherit'],
       timeout: warmUpTimeoutMs,
