@@ -49,6 +49,7 @@ export interface PoolDirectory extends Filesystem {
 /** What is known of one pool. */
 export interface PoolSample {
   readonly name: string
+  readonly uuid: string
   /** Named by `--pool`: somebody counts on it. */
   readonly named: boolean
   /** Undefined when libvirt did not list its pools. */
@@ -120,7 +121,7 @@ Three calls, and two for each pool.`,
     const known = listed ?? { pools: kept.pools, autostart: undefined }
     const { selected, missing } = selectObjects(known.pools, { ...asked, names: asked.pool })
     context.stage('reading storage pools')
-    const look = await prepareLook(host.uri, asked)
+    const look = await prepareLook(host.uri, asked, context)
     const pools: PoolSample[] = []
     const queue = selected.values()
     const work = async () => {
@@ -170,12 +171,12 @@ async function withTrends(
   { state, now }: Context,
 ): Promise<PoolSample[]> {
   if (asked.fullWarning === undefined && asked.fullCritical === undefined) return [...pools]
-  const used = pools.flatMap(({ name, ...pool }) => {
-    const usage = pool.info === undefined ? '' : usageOf({ name, ...pool }, pool.info)
-    return typeof usage === 'string' ? [] : [[name, usage.usedBytes] as const]
+  const used = pools.flatMap(pool => {
+    const usage = pool.info === undefined ? '' : usageOf(pool, pool.info)
+    return typeof usage === 'string' ? [] : [[pool.uuid, usage.usedBytes] as const]
   })
   const trends = await trendsOf(partOf(state, 'trends'), now(), new Map(used), asked.history)
-  return pools.map(pool => ({ ...pool, perSecond: trends.get(pool.name) }))
+  return pools.map(pool => ({ ...pool, perSecond: trends.get(pool.uuid) }))
 }
 
 interface Kept {
@@ -235,17 +236,19 @@ async function readPool(
 ): Promise<Omit<PoolSample, 'named' | 'autostart'> | 'gone'> {
   const { name, uuid } = pool
   const { signal } = context
-  if (context.timeLeftMs() < timeoutMs * reserve) return { name, silent: { why: 'not asked in the time of this run' } }
+  if (context.timeLeftMs() < timeoutMs * reserve)
+    return { name, uuid, silent: { why: 'not asked in the time of this run' } }
   try {
     const answer = await askWithin(host, silence, uuid, async own => ({
       info: await own.storagePoolInfo(pool, { timeoutMs, signal }),
       ...(await parsePoolXml(await own.storagePoolXml(pool, { timeoutMs, signal }))),
     }))
     if (answer === undefined)
-      return { name, silent: { why: 'does not answer libvirt', seconds: silence.secondsOf(uuid) } }
+      return { name, uuid, silent: { why: 'does not answer libvirt', seconds: silence.secondsOf(uuid) } }
     const { info, type, path } = answer
     const lookable = look !== undefined && path !== undefined && info.state !== 'inactive' && inDirectory.includes(type)
-    return { name, info, type, directory: lookable ? await readDirectory(path, type, look, timeoutMs) : undefined }
+    const directory = lookable ? await readDirectory(path, type, look, timeoutMs) : undefined
+    return { name, uuid, info, type, directory }
   } catch (error) {
     if (error instanceof LibvirtError && error.notFound) return 'gone'
     throw error
@@ -260,9 +263,10 @@ interface Look {
 }
 
 /** Undefined when the pools' directories are not to be looked at, or not on this machine. */
-async function prepareLook(uri: string, { libvirtOnly }: Options): Promise<Look | undefined> {
+async function prepareLook(uri: string, { libvirtOnly }: Options, { path }: Context): Promise<Look | undefined> {
   if (libvirtOnly || !isOnThisMachine(uri)) return undefined
-  return { mounts: await readMounts('/proc/self/mounts'), expected: await readExpectedMountPoints('/etc/fstab') }
+  const expected = await readExpectedMountPoints(path('/etc/fstab'))
+  return { mounts: await readMounts(path('/proc/self/mounts')), expected }
 }
 
 async function readDirectory(

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import check, { type PoolDirectory, type PoolSample, type PoolsSample } from '../../checks/check-kvm-pool.js'
@@ -34,7 +34,15 @@ function directory(usedGib: number, change: Partial<PoolDirectory> = {}): PoolDi
 }
 
 function pool(change: Partial<PoolSample> = {}): PoolSample {
-  return { name: 'data', named: false, autostart: true, type: 'dir', info: info(10), ...change }
+  return {
+    name: 'data',
+    uuid: '11111111-1111-1111-1111-111111111111',
+    named: false,
+    autostart: true,
+    type: 'dir',
+    info: info(10),
+    ...change,
+  }
 }
 
 function judged(
@@ -293,6 +301,25 @@ t.test('a pool that hangs is named, the others are complete, and it is left alon
   for (const own of pools) own.hung = false
   t.equal((await look(299)).length, 4, 'not asked again yet')
   t.same(await look(1), [])
+})
+
+t.test('a directory that libvirt or fstab should have mounted is found not to be', async t => {
+  const { daemon, host } = await fakeHost(t, numbered(2))
+  const root = t.testdir({ etc: {}, proc: { self: {} }, vms: {} })
+  cpSync('/proc/self/mounts', join(root, 'proc/self/mounts'))
+  daemon.on(procedures.storagePoolGetXml, call => {
+    const type = call.arguments.string() === 'pool1' ? 'netfs' : 'dir'
+    call.reply(writer => writer.string(`<pool type='${type}'><target><path>${root}/vms</path></target></pool>`))
+  })
+  const look = async (fstab: string) => {
+    writeFileSync(join(root, 'etc/fstab'), fstab)
+    const context = checkContext({ path: absolute => join(root, absolute) })
+    const { pools } = await check.collect(host, check.parseOptions(), context)
+    return pools.map(({ directory: found }) => (found instanceof FilesystemError ? found.kind : found?.unmounted))
+  }
+  t.same(await look('/dev/sda1 / ext4 defaults 0 1\n'), [`${root}/vms`, undefined])
+  t.same(await look(`/dev/sdb1 ${root} ext4 defaults 0 2\n`), [`${root}/vms`, root])
+  t.same(await look(`/dev/sdb1 ${root} ext4 noauto 0 2\n`), [`${root}/vms`, undefined])
 })
 
 t.test('when libvirt does not list its pools at the first run already, that is all that is known', async t => {
