@@ -4,6 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { type Context, defineLocalCheck } from '../plugin/check.js'
 import { replaceFile } from '../plugin/file-state.js'
 import { Verdict } from '../plugin/outcome.js'
+import { cpuTicksIn } from '../plugin/proc-stat.js'
 import { atLeast, atMost } from '../plugin/range.js'
 import { pluginLine, rubyFloat, rubyRound } from '../plugin/ruby.js'
 import { formatQuantity } from '../plugin/text.js'
@@ -86,9 +87,9 @@ function judgedKind(options: Readonly<Record<string, unknown>>): Kind | undefine
 }
 
 async function readTicks(path: string): Promise<number[]> {
-  const [, fields] = /^cpu +([\d ]+)$/m.exec(await readFile(path, 'latin1')) ?? []
-  if (fields === undefined) throw new Error(`${path} has no line of all CPUs: it is not /proc/stat of Linux`)
-  return fields.trim().split(/ +/).map(Number).slice(0, kinds.length)
+  const ticks = cpuTicksIn(await readFile(path, 'latin1'))
+  if (ticks === undefined) throw new Error(`${path} has no line of all CPUs: it is not /proc/stat of Linux`)
+  return ticks.slice(0, kinds.length)
 }
 
 async function readAndPause(read: () => Promise<number[]>, seconds: number, context: Context): Promise<number[]> {

@@ -169,9 +169,12 @@ async function requestOf(target: Target, values: Options, context: Context): Pro
   }
 }
 
-/** A timer holds 31 bits. */
+/** What a timer can hold. */
+const longestTimerMs = 2 ** 31 - 1
+
+/** 0 is no limit, as far as a timer goes. */
 function milliseconds(seconds: number): number {
-  return Math.min(seconds * 1000, 2 ** 31 - 1)
+  return Math.min(seconds * 1000 || longestTimerMs, longestTimerMs)
 }
 
 function basic(user: string, password: string): string {

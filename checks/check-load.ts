@@ -47,7 +47,7 @@ export default defineLocalCheck({
       const [warning, critical] = [limits.warning[index], limits.critical[index]].map(limit =>
         atLeast(limit ?? Number.NaN),
       )
-      const name = `load_per_cpu_${minutes[index]}min`
+      const name = `per_cpu_${minutes[index]}min`
       verdict.judge({ name, what: `load per CPU over ${minutes[index]} min`, value, min: 0, warning, critical })
     }
     verdict.summary = `Per core load average (${cpus} CPU): [${perCpu.map(rubyFloat).join(', ')}]`

@@ -89,7 +89,7 @@ Users are those of \`/etc/passwd\`, or numbers; the form \`longnam+\`, in which 
     const status = statusOf(value, options)
     const { warnUnder, warnOver, criticalUnder, criticalOver } = options
     const [warning, critical] = [limits(warnUnder, warnOver), limits(criticalUnder, criticalOver)]
-    verdict.measure({ name: metric ?? 'processes', value, warning, critical, min: 0 })
+    verdict.measure({ name: metric ?? 'found', value, warning, critical, min: 0 })
     return verdict.add({ status, message: verdict.summary })
   },
 })

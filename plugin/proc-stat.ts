@@ -7,12 +7,19 @@ export interface CpuTicks {
   readonly totalTicks: number
 }
 
+/**
+ * Clock ticks since boot of all CPUs together, by kind of time: user, nice, system, idle, iowait, irq, softirq, steal, guest and guest_nice (which
+ * are part of the first two), as far as the kernel has them. Undefined when the text is not that of /proc/stat.
+ */
+export function cpuTicksIn(text: string): number[] | undefined {
+  const [, fields] = /^cpu +([\d ]+)$/m.exec(text) ?? []
+  return fields?.trim().split(/ +/).map(Number)
+}
+
 /** Reads /proc/stat; undefined where there is none or it does not look as Linux writes it. */
 export async function readCpuTicks(path = '/proc/stat'): Promise<CpuTicks | undefined> {
-  const text = await readFile(path, 'latin1').catch(() => '')
-  // user nice system idle iowait irq softirq steal; guest and guest_nice follow and are part of the first two.
-  const [, fields] = /^cpu +((?:\d+ ){7}\d+)/.exec(text) ?? []
-  if (fields === undefined) return undefined
-  const ticks = fields.split(' ').map(Number)
-  return { stealTicks: ticks[7] ?? 0, totalTicks: ticks.reduce((sum, value) => sum + value, 0) }
+  const ticks = cpuTicksIn(await readFile(path, 'latin1').catch(() => ''))?.slice(0, 8)
+  const stealTicks = ticks?.[7]
+  if (ticks === undefined || stealTicks === undefined) return undefined
+  return { stealTicks, totalTicks: ticks.reduce((sum, value) => sum + value, 0) }
 }

@@ -129,7 +129,8 @@ the common options where those have the same letter or name.
 
 The command line is read as there: a value may follow its letter at once (\`-w80\`) and begin with a dash, letters of switches may be joined, long names may be cut short, the last of several
 counts; \`_\` is as good as \`-\` in long names, and a percent sign behind a number is ignored. Different is that what is no option or no number is refused with exit status 3,
-where the plugin ignored the one and took the other for 0, and that \`--help\` exits 3. Regular expressions may have Ruby's \`\\A\`, \`\\z\`, \`\\h\`, POSIX classes and a leading \`(?i)\`.
+where the plugin ignored the one and took the other for 0, and that \`--help\` exits 3. Regular expressions may have Ruby's \`\\A\`, \`\\z\`, \`\\h\`, POSIX classes and a leading \`(?i)\`;
+what else only Ruby knows is refused.
 
 Performance data follow on a line of their own, unless the first line has a \`|\` itself, of which there must be one only. Details and the other formats are there as for every check.`
 }

@@ -2,9 +2,9 @@ import yargs from 'yargs'
 import { type AnyCheck, commandLineOptions } from '../plugin/command-line.js'
 import { kebabCase, type Option } from '../plugin/options.js'
 
-const exitStatusText = `Ranges are [@][start:][end]: a value outside start..end alerts, with @ one inside; ~ is minus infinity.
-Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
-`
+const rangesText =
+  'Ranges are [@][start:][end]: a value outside start..end alerts, with @ one inside; ~ is minus infinity.\n'
+const exitStatusText = 'Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.\n'
 
 /** The text of a check's `--help`. Made at build time: loading the full yargs would cost an executable more than all the rest. */
 export async function helpText(check: AnyCheck): Promise<string> {
@@ -26,7 +26,8 @@ export async function helpText(check: AnyCheck): Promise<string> {
       ...(option.type === 'flag' ? {} : { requiresArg: true }),
     })
   }
-  return `${await builder.getHelp()}\n\n${exitStatusText}`
+  const hasRanges = Object.values(check.options).some(({ type }) => type === 'range')
+  return `${await builder.getHelp()}\n\n${hasRanges ? rangesText : ''}${exitStatusText}`
 }
 
 /** The option's default in its own words; switches are off and need none. */

@@ -50,7 +50,7 @@ t.test('the executable prints the line of the Ruby plugin, and what it is made o
   t.same(await runExecutable('check-load.rb', [], { env }), {
     status: 1,
     stdout: `CheckLoad WARNING: Per core load average (4 CPU): [2.75, 0.15, 0.1]
-| load_per_cpu_1min=2.75;@2.75:;@3.5:;0 load_per_cpu_5min=0.15;@2.5:;@3.25:;0 load_per_cpu_15min=0.1;@2:;@3:;0
+| per_cpu_1min=2.75;@2.75:;@3.5:;0 per_cpu_5min=0.15;@2.5:;@3.25:;0 per_cpu_15min=0.1;@2:;@3:;0
 `,
     stderr: '',
   })

@@ -100,7 +100,7 @@ t.test('the number is judged at, below and above each limit', async t => {
   t.equal((await run('-p', 'nowhere')).status, 2)
   t.equal((await run('-p', 'nowhere', '-C', '0')).status, 1)
   t.equal((await run('-p', 'nowhere', '-C', '0', '-W', '0')).status, 0)
-  t.match((await run('-s', 'Z', '-w', '5', '-c', '10')).output, '\n| processes=1;1:5;1:10;0\n')
+  t.match((await run('-s', 'Z', '-w', '5', '-c', '10')).output, '\n| found=1;1:5;1:10;0\n')
 })
 
 t.test('what cannot be determined is UNKNOWN, a missing PID file on request CRITICAL', async t => {
@@ -145,7 +145,7 @@ t.test('a real process is found with its size, age and user; the check itself an
   // its command line has the pattern, too
   t.match(await runExecutable('check-process.rb', ['-p', marker]), {
     status: 0,
-    stdout: `CheckProcess OK: Found 1 matching processes; cmd /${marker}/\n| processes=1;1:;1:;0\n`,
+    stdout: `CheckProcess OK: Found 1 matching processes; cmd /${marker}/\n| found=1;1:;1:;0\n`,
   })
   t.match((await runExecutable('check-process', ['-p', marker, '-m'])).stdout, /Found 2 /)
   const numbers = async (raw: Record<string, boolean>) => (await found(raw)).map(one => one.pid)
