@@ -1,5 +1,5 @@
 import { readdirSync } from 'node:fs'
-import { extname, join, resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { isObject, isSet } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
@@ -26,10 +26,11 @@ export interface CheckExtension {
 
 export type CheckExtensions = ReadonlyMap<string, CheckExtension>
 
-const loadable: ReadonlySet<string> = new Set(['.js', '.mjs', '.cjs'])
+/** TypeScript where Node takes the types away by itself: from 22.18 on. What cannot be loaded is told. */
+const extensionFile = /(?<!\.d)\.([mc]?[jt]s|rb)$/
 
 /**
- * Loads the check extensions of a directory: JavaScript modules that export `name`, `run` and, if they like, `definition` and
+ * Loads the check extensions of a directory: JavaScript (or TypeScript) modules that export `name`, `run` and, if they like, `definition` and
  * `description`, each by itself or all as the default export. Everything is told in the log as Sensu's client does;
  * what cannot be loaded, Ruby extensions for one, is told and ignored. Never rejects.
  */
@@ -62,20 +63,26 @@ export async function runExtension(extension: CheckExtension, check: JsonObject)
 async function loadFile(file: string, extensions: Map<string, CheckExtension>, log: Logger): Promise<void> {
   log.warn('loading extension file', { file })
   try {
-    if (extname(file) === '.rb') throw new Error('Ruby extensions cannot be loaded')
+    if (file.endsWith('.rb')) throw new Error('Ruby extensions cannot be loaded')
     const extension = readExtension(await importModule(pathToFileURL(resolve(file)).href))
     if (extensions.has(extension.name)) throw new Error(`there is an extension ${extension.name} already`)
     extensions.set(extension.name, extension)
   } catch (error) {
-    log.warn('failed to require extension', { file, error: error instanceof Error ? error.message : String(error) })
+    log.warn('failed to require extension', { file, error: reasonOf(error) })
     log.warn('ignoring extension', { file })
   }
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (!/Unknown file extension "\.[mc]?ts"/.test(error.message)) return error.message
+  return `Node ${process.versions.node} cannot load TypeScript: compile it to JavaScript, or use Node 22.18 or later`
 }
 
 /** Files of the directory itself: what is below it may be the extensions' own modules. */
 function extensionFiles(directory: string): string[] {
   try {
-    const names = readdirSync(directory).filter(name => loadable.has(extname(name)) || extname(name) === '.rb')
+    const names = readdirSync(directory).filter(name => extensionFile.test(name))
     return names.sort().map(name => join(directory, name))
   } catch {
     return []

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { Script } from 'node:vm'
 
 /** Node's own wrapper of a CommonJS file. */
@@ -116,7 +116,7 @@ export function splitService(file) {
   const source = serviceHead + readFileSync(file, 'latin1').replace(/^#!.*/, '') + tail
   const length = Buffer.alloc(4)
   length.writeUInt32LE(source.length)
-  const compiled = new Script(source, { filename: file }).createCachedData()
+  const compiled = new Script(source, { filename: `${basename(file, '.js')}.bundle` }).createCachedData()
   writeFileSync(`${file}.bundle`, Buffer.concat([length, Buffer.from(source, 'latin1'), compiled]))
   writeFileSync(file, serviceLoader)
 }

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import {
   accessSync,
   constants,
@@ -85,8 +84,8 @@ export function printSettings(settings: JsonObject): string {
 export function writeLoadedFiles(service: Service, loadedFiles: readonly string[], environment: Environment): string {
   const directory = environment['SENSU_LOADED_TEMPFILE_DIR'] ?? environment['TMPDIR'] ?? tmpdir()
   const path = join(directory, `sensu_${service}_loaded_files`)
-  // Anybody may have put a link of that name there: it is replaced, not followed.
-  const temporary = `${path}.${randomUUID()}`
+  // Anybody may have put a link of that name there: it is replaced, not followed. (node:crypto would cost 2 MiB of memory.)
+  const temporary = `${path}.${Math.random().toString(36).slice(2)}`
   writeFileSync(temporary, loadedFiles.join(':'), { flag: 'wx' })
   renameSync(temporary, path)
   return path

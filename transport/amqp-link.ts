@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { Duplex } from 'node:stream'
 import { type ChannelModel, type ConfirmChannel, type ConsumeMessage, connect } from 'amqplib'
 import { Acknowledgements } from './amqp-acknowledgements.js'
@@ -134,7 +133,8 @@ export class AmqpLink {
     const known = this.#consumers.get(queue)
     known?.exchanges.add(exchange)
     if (known) return
-    const consumerTag = `${queue}-${randomUUID()}`
+    // one of a kind on its channel; the broker knows it together with the connection
+    const consumerTag = `${queue}-${Math.random().toString(36).slice(2)}`
     this.#consumers.set(queue, { tag: consumerTag, exchanges: new Set([exchange]) })
     const noAck = options.acknowledge !== true
     await this.#channel.consume(queue, message => this.#deliver(message, noAck, onMessage), { consumerTag, noAck })

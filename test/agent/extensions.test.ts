@@ -6,6 +6,8 @@ import { ServerSide } from './server-side.js'
 const broker = await rabbitmq(t)
 const server = await ServerSide.open(t, broker.url)
 let clients = 0
+/** Whether this Node takes the types away from TypeScript by itself. */
+const withoutTypes = 'typescript' in process.features && Boolean(process.features['typescript'])
 
 /** An agent with these extension files; names with a slash are below the directory. */
 async function start(t: Test, files: Record<string, string>, client: object = {}) {
@@ -45,6 +47,8 @@ t.test('extensions of every kind of module are loaded and told as Sensu does; he
     'c.js': `export const name = 'plain', run = () => ({ output: 'plain', status: 3 })`,
     'd.mjs': `export default { name: 'object', prefix: 'own ', run(check) { check.changed = 1; return { output: this.prefix, status: 0 } } }`,
     'e.rb': 'class Check; end',
+    'f.mts': `export const name: string = 'typed', run = () => ({ output: 'typed', status: 0 })`,
+    'types.d.ts': 'export {}',
     'notes.txt': 'not an extension',
     'lib/helper.mjs': `export const text = check => 'helped ' + check.name + ' ' + check.executed`,
   })
@@ -53,7 +57,11 @@ t.test('extensions of every kind of module are loaded and told as Sensu does; he
     ...['a.mjs', 'b.cjs', 'c.js', 'd.mjs', 'e.rb'].map(file => `loading extension file: ${file}`),
     'failed to require extension: e.rb',
     'ignoring extension: e.rb',
-    ...['named', 'common', 'plain', 'object'].map(name => `loaded extension: ${name}`),
+    'loading extension file: f.mts',
+    ...(withoutTypes ? [] : ['failed to require extension: f.mts', 'ignoring extension: f.mts']),
+    ...['named', 'common', 'plain', 'object', ...(withoutTypes ? ['typed'] : [])].map(
+      name => `loaded extension: ${name}`,
+    ),
   ])
   t.match(
     agent.lines.find(({ message }) => message === 'loaded extension'),
