@@ -1,10 +1,9 @@
-import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
 import { Host } from '../libvirt/host.js'
 import { median, quantile, type Row, runProcess, sample, watchLoop } from './measure.js'
+import { startReplay } from './replay.js'
 
 const guestCounts = [1, 100, 1000]
 
@@ -32,15 +31,12 @@ async function overTestDriver(libvirtSocket: string, count: number): Promise<Row
 
 /** A reply of full size (about 90 figures a guest) that a stand-in daemon repeats. */
 async function overReplay(count: number): Promise<Row> {
-  const worker = new Worker(new URL('replay-daemon.js', import.meta.url), { workerData: count })
-  const [socketPath] = await once(worker, 'message')
+  const replay = await startReplay(count)
   try {
-    const row = await compare(`qemu+unix:///system?socket=${socketPath}`, count)
+    const row = await compare(`qemu+unix:///system?socket=${replay.socketPath}`, count)
     return { ...row, subject: `bulk statistics, ${guests(count)}, full-size reply`, target: 'loop lag <= 10 ms' }
   } finally {
-    worker.postMessage('stop')
-    await once(worker, 'message')
-    await worker.terminate()
+    await replay.stop()
   }
 }
 
@@ -80,6 +76,7 @@ function testDriverXml(count: number): string {
   return `<node>${Array.from({ length: count }, (_, index) => domain(index)).join('\n')}</node>`
 }
 
-function guests(count: number): string {
+/** `1 guest`, `1,000 guests`. */
+export function guests(count: number): string {
   return count === 1 ? '1 guest' : `${count.toLocaleString('en')} guests`
 }

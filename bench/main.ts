@@ -5,6 +5,7 @@ import { buildGuestImage } from '../scripts/services/guest-image.js'
 import { type Libvirtd, startLibvirtd } from '../scripts/services/libvirtd.js'
 import { cacheDirectory } from '../scripts/services/process.js'
 import { benchBulkStatistics } from './bulk-statistics.js'
+import { benchCatalogue } from './catalogue.js'
 import { benchCheckStart } from './check-start.js'
 import { benchDomainState } from './domain-state.js'
 import { benchEventLatency } from './event-latency.js'
@@ -28,6 +29,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const withGuest: Readonly<Record<string, (guests: Guests) => Promise<Row[]>>> = {
   'domain-state': ({ uri, guest }) => benchDomainState(uri, guest),
   'bulk-statistics': ({ socket }) => benchBulkStatistics(socket),
+  catalogue: ({ libvirtd, guest }) => benchCatalogue(root, libvirtd.uri, guest),
   'check-start': ({ uri, guest }) => benchCheckStart(root, uri, guest),
   'in-process-checks': ({ uri, guest }) => benchInProcessChecks(root, uri, guest),
   // last: it kills the guest
