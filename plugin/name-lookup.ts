@@ -17,8 +17,11 @@ export async function lookUp(host: string, { timeoutSeconds, path }: LookupOptio
   if (isIP(host) !== 0) return host
   const known = addressIn(await textOf(path('/etc/hosts')), host)
   if (known !== undefined) return known
+  const resolvConf = await textOf(path('/etc/resolv.conf'))
   const resolver = new Resolver({ timeout: Math.max(1, timeoutSeconds * 1000), tries: 1 })
-  for (const name of candidates(host, await textOf(path('/etc/resolv.conf')))) {
+  const servers = nameServers(resolvConf)
+  if (servers.length > 0) resolver.setServers(servers)
+  for (const name of candidates(host, resolvConf)) {
     const answers = [() => resolver.resolve4(name), () => resolver.resolve6(name)]
     for (const ask of answers) {
       const [address] = await ask().catch(() => [])
@@ -36,6 +39,12 @@ function addressIn(hosts: string, host: string): string | undefined {
   const entries = hosts.split('\n').map(line => line.replace(/#.*/, '').trim().split(/\s+/))
   const found = entries.filter(([, ...names]) => names.some(name => name.toLowerCase() === host.toLowerCase()))
   return (found.find(([address = '']) => isIP(address) === 4) ?? found[0])?.[0]
+}
+
+/** Those with an address that can be asked; a port may follow an IPv4 one. */
+function nameServers(resolvConf: string): string[] {
+  const servers = [...resolvConf.matchAll(/^nameserver\s+(\S+)/gm)].map(([, server = '']) => server)
+  return servers.filter(server => isIP(server) !== 0 || isIP(server.replace(/:\d{1,5}$/, '')) === 4).slice(0, 3)
 }
 
 /** The names to ask for: a name with at least `ndots` dots as it is first, any other one below the search domains first. */

@@ -144,7 +144,9 @@ t.test('the request is what the options say', async t => {
 
 t.test('names come from the hosts file; who is not there, or does not answer, is CRITICAL with the reason', async t => {
   const port = await listening(t, createServer(site))
-  const root = t.testdir({ etc: { hosts: '# x\n::1 web.test\n127.0.0.1\tother WEB.test # here\n' } })
+  const root = t.testdir({
+    etc: { hosts: '# x\n::1 web.test\n127.0.0.1\tother WEB.test # here\n', 'resolv.conf': 'nameserver 127.0.0.1:1\n' },
+  })
   const variables = { SENSU_KVM_ROOT: root }
   t.same(await answer(['-u', `http://web.test:${port}/`], variables), ['CheckHttp OK: 200, 24 bytes', 0])
   const closed = createServer()
