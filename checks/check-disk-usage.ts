@@ -1,6 +1,6 @@
 import { statfs } from 'node:fs/promises'
-import { setTimeout as pause } from 'node:timers/promises'
 import { type Context, defineLocalCheck } from '../plugin/check.js'
+import { type FilesystemSizes, readFilesystemSizes } from '../plugin/filesystem.js'
 import { type Mount, mayHang, readMounts } from '../plugin/mounts.js'
 import { Verdict } from '../plugin/outcome.js'
 import { atLeast } from '../plugin/range.js'
@@ -13,16 +13,7 @@ const answerMs = 5000
 export interface FilesystemSample {
   readonly mountPoint: string
   /** Undefined when it could not be read, or did not answer. */
-  readonly sizes?:
-    | {
-        readonly totalBytes: number
-        readonly freeBytes: number
-        /** What is free for others than root. */
-        readonly availableBytes: number
-        readonly inodes: number
-        readonly freeInodes: number
-      }
-    | undefined
+  readonly sizes?: FilesystemSizes | undefined
 }
 
 export default defineLocalCheck({
@@ -35,7 +26,7 @@ For a file system of at least \`-l\` GB, \`-m\` and \`-n\` move both limits of i
 MiB. With \`-m 0.9\`, larger ones may be fuller.
 
 \`-o\` leaves out what is mounted with one of these options; the Ruby plugin compared it with all of the mount's options as one text, which is still understood.
-The sizes in brackets are those of statfs's block size: on some FUSE file systems that differs from the unit their blocks are counted in. The shares are right there, too.`,
+Those whose files are elsewhere, or served by a process, are asked through \`stat -f\`, a process that can be left behind.`,
   options: {
     fstype: { type: 'string', alias: 't', summary: 'Only file systems of these types, joined by commas.' },
     ignoretype: { type: 'string', alias: 'x', summary: 'No file systems of these types, joined by commas.' },
@@ -100,8 +91,6 @@ The sizes in brackets are those of statfs's block size: on some FUSE file system
   },
 })
 
-type Sizes = NonNullable<FilesystemSample['sizes']>
-
 interface Limits {
   readonly warning: number
   readonly critical: number
@@ -114,7 +103,7 @@ interface Limits {
 }
 
 /** Inodes first, as there; a share of nothing is not judged. */
-function judgements(mountPoint: string, sizes: Sizes, options: Limits) {
+function judgements(mountPoint: string, sizes: FilesystemSizes, options: Limits) {
   const { totalBytes, freeBytes, inodes, freeInodes } = sizes
   const inodesUsed = rubyRound(100 - (100 * freeInodes) / inodes, 2)
   const used = options.ignoreReserved ? unreservedPercent(sizes) : rubyRound(100 - (100 * freeBytes) / totalBytes, 2)
@@ -144,7 +133,7 @@ function judgements(mountPoint: string, sizes: Sizes, options: Limits) {
   ].filter(({ judgement }) => !Number.isNaN(judgement.value))
 }
 
-function unreservedPercent({ totalBytes, freeBytes, availableBytes }: Sizes): number {
+function unreservedPercent({ totalBytes, freeBytes, availableBytes }: FilesystemSizes): number {
   const used = totalBytes - freeBytes
   const usable = used + availableBytes
   if (usable === 0) return 0
@@ -197,29 +186,23 @@ function selection(options: Selection): (mount: Mount) => boolean {
     mount.type !== 'devfs'
 }
 
-async function readSizes(mount: Mount, { path, pending }: Context): Promise<FilesystemSample> {
-  const place = path(mount.mountPoint)
-  const read = () => statfs(place)
-  const patience = new AbortController()
+async function readSizes(mount: Mount, { path }: Context): Promise<FilesystemSample> {
+  const { mountPoint } = mount
+  const place = path(mountPoint)
   try {
-    const answer = mayHang(mount) ? pending.join(`statfs ${place}`, read) : read()
-    const limited = pause(answerMs, undefined, { signal: patience.signal })
-    const found = await Promise.race([answer, limited])
-    if (found === undefined) return { mountPoint: mount.mountPoint }
-    const bytes = (blocks: number) => blocks * found.bsize
-    return {
-      mountPoint: mount.mountPoint,
-      sizes: {
-        totalBytes: bytes(found.blocks),
-        freeBytes: bytes(found.bfree),
-        availableBytes: bytes(found.bavail),
-        inodes: found.files,
-        freeInodes: found.ffree,
-      },
-    }
+    return { mountPoint, sizes: mayHang(mount) ? await readFilesystemSizes(place, answerMs) : await statfsSizes(place) }
   } catch {
-    return { mountPoint: mount.mountPoint }
-  } finally {
-    patience.abort()
+    return { mountPoint }
+  }
+}
+
+async function statfsSizes(place: string): Promise<FilesystemSizes> {
+  const { bsize, blocks, bfree, bavail, files, ffree } = await statfs(place)
+  return {
+    totalBytes: blocks * bsize,
+    freeBytes: bfree * bsize,
+    availableBytes: bavail * bsize,
+    inodes: files,
+    freeInodes: ffree,
   }
 }

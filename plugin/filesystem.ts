@@ -29,13 +29,48 @@ const causes: readonly (readonly [RegExp, FilesystemErrorKind])[] = [
   [/Permission denied/, 'permission'],
 ]
 
+/** Asks df about the file system a path is on. Rejects with FilesystemError, `hung` after `timeoutMs`. */
+export async function readFilesystem(path: string, timeoutMs: number): Promise<Filesystem> {
+  const output = await answerOf('df', ['-P', '-k', '--', path], path, timeoutMs)
+  return parseDf(output) ?? refuse(path, 'df', output)
+}
+
+/** What statfs tells of a mounted file system. */
+export interface FilesystemSizes {
+  readonly totalBytes: number
+  readonly freeBytes: number
+  /** What is free for others than root. */
+  readonly availableBytes: number
+  readonly inodes: number
+  readonly freeInodes: number
+}
+
+/** Asks `stat -f` about a mounted file system that may hang. Rejects with FilesystemError, `hung` after `timeoutMs`. */
+export async function readFilesystemSizes(path: string, timeoutMs: number): Promise<FilesystemSizes> {
+  const output = await answerOf('stat', ['-f', '-c', '%S %b %f %a %c %d', '--', path], path, timeoutMs)
+  const numbers = /^\d+(?: \d+){5}\n$/.test(output) ? output.split(' ').map(Number) : refuse(path, 'stat', output)
+  const [blockBytes = 0, blocks = 0, free = 0, available = 0, inodes = 0, freeInodes = 0] = numbers
+  return {
+    totalBytes: blocks * blockBytes,
+    freeBytes: free * blockBytes,
+    availableBytes: available * blockBytes,
+    inodes,
+    freeInodes,
+  }
+}
+
+function refuse(path: string, program: string, output: string): never {
+  const kind = causes.find(([pattern]) => pattern.test(output))?.[1] ?? 'failed'
+  throw new FilesystemError(kind, `${path}: ${output.trim() || `${program} says nothing`}`)
+}
+
 /**
- * Asks df about the file system a path is on. A process of its own, since a file system that does not answer (a dead NFS server) would hold a thread of ours for
+ * What a program prints about a path. A process of its own, since a file system that does not answer (a dead NFS server) would hold a thread of ours for
  * good: this process could not even end. Rejects with FilesystemError, `hung` after `timeoutMs`.
  */
-export function readFilesystem(path: string, timeoutMs: number): Promise<Filesystem> {
+function answerOf(program: string, args: readonly string[], path: string, timeoutMs: number): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn('df', ['-P', '-k', '--', path], {
+    const child = spawn(program, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { PATH: process.env['PATH'], LC_ALL: 'C' },
     })
@@ -57,12 +92,10 @@ export function readFilesystem(path: string, timeoutMs: number): Promise<Filesys
       child.unref()
       fail('hung', `its file system did not answer within ${timeoutMs / 1000} s`)
     }, timeoutMs)
-    child.on('error', error => fail('failed', `cannot run df: ${error.message}`))
+    child.on('error', error => fail('failed', `cannot run ${program}: ${error.message}`))
     child.on('close', () => {
       clearTimeout(timer)
-      const found = parseDf(output)
-      if (found !== undefined) resolve(found)
-      else fail(causes.find(([pattern]) => pattern.test(output))?.[1] ?? 'failed', output.trim() || 'df says nothing')
+      resolve(output)
     })
   })
 }
