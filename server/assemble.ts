@@ -34,11 +34,13 @@ export async function assembleServer(context: ServiceContext<Configuration>): Pr
   const spawner = new Spawner({ limit: settings.sensu.spawn.limit, env: { ...environment } })
   const transport = await createTransport(settings, log, { prefetch: own['server.prefetch'] })
   let server: Server | undefined
-  const store = await Store.connect(settings.redis, {
-    onLost: error => server?.redisLost(error),
+  const notices = {
+    onLost: (error: Error | undefined) => server?.redisLost(error),
     onRestored: () => server?.redisRestored(),
-    onOverflow: dropped => log.error('too many results wait for redis, dropping the oldest', { dropped }),
-  })
+  }
+  // nothing is given up here: how much waits is limited by what the broker hands over unacknowledged
+  const unlimited = { maximumWrites: Number.POSITIVE_INFINITY, maximumLength: Number.POSITIVE_INFINITY }
+  const store = await Store.connect(settings.redis, notices, unlimited)
   const pipeline = new Pipeline({
     store,
     settings,

@@ -1,6 +1,7 @@
 import t from 'tap'
 import type { JsonObject } from '../../sensu/types.js'
-import { Site, until } from './site.js'
+import { TcpProxy } from '../transport/tcp-proxy.js'
+import { type HandlerCall, Site, until } from './site.js'
 
 const checks = 20
 const results = 21
@@ -13,6 +14,12 @@ function result(check: number, n: number): JsonObject {
     client: 'c1',
     check: { name: `k${check}`, status, output: `result ${n}`, issued: now, executed: now, duration: n / 1000 },
   }
+}
+
+/** Which event a handler was called for. */
+function seen({ stdin }: HandlerCall): string {
+  const event = JSON.parse(stdin)
+  return `${event.check.name} ${event.action} ${event.id}`
 }
 
 /** Length of every check's history. */
@@ -56,6 +63,42 @@ t.test('two servers on one client lose nothing and store nothing twice, also whe
   t.strictSame(await second.stop(), { status: 0, signal: null })
 })
 
+t.test(
+  'what a dead server stored and did not acknowledge is not stored again by the one that gets it next',
+  async t => {
+    const site = await Site.open(t)
+    const broker = new URL(site.brokerUrl)
+    const proxy = await TcpProxy.start(Number(broker.port))
+    t.teardown(() => proxy.stop())
+    const direct = site.settings()
+    broker.port = String(proxy.port)
+    const dying = await site.serve({ ...direct, rabbitmq: broker.href })
+    proxy.mute()
+    for (const n of [1, 2]) {
+      for (let check = 0; check < checks; check++) await site.publish('results', result(check, n))
+    }
+    await until('all results', async () => (await stored(site)) === 2 * checks)
+    const calls = await site.calls(2 * checks)
+    const heir = await site.serve(direct)
+    dying.kill('SIGKILL')
+    await dying.exit
+    await site.publish('results', { client: 'c1', check: { name: 'last', status: 0, output: '' } })
+    await site.stored('result:c1:last')
+    t.strictSame(
+      await histories(site),
+      Array.from({ length: checks }, () => 2),
+    )
+    t.equal(await site.redis.hlen('events:c1'), 0)
+    const again = await site.calls(2 * checks)
+    t.strictSame(
+      again.map(seen).sort(),
+      calls.map(seen).sort(),
+      'handlers are called again for the very same events, as nobody knows whether they ran',
+    )
+    await heir.stop()
+  },
+)
+
 t.test('an event is created once and resolved once, whoever processes its results', async t => {
   const site = await Site.open(t)
   const servers = [await site.serve(), await site.serve()]
@@ -68,12 +111,9 @@ t.test('an event is created once and resolved once, whoever processes its result
     })
   }
   const calls = await site.calls(2 * names.length)
-  const seen = calls.map(({ stdin }) => {
-    const event = JSON.parse(stdin)
-    return `${event.check.name} ${event.action} ${event.id}`
-  })
-  t.equal(new Set(seen).size, 2 * names.length)
-  const ids = (action: string) => seen.filter(call => call.includes(action)).map(call => call.split(' ')[2])
+  const events = calls.map(seen)
+  t.equal(new Set(events).size, 2 * names.length)
+  const ids = (action: string) => events.filter(call => call.includes(action)).map(call => call.split(' ')[2])
   t.strictSame(ids('create').sort(), ids('resolve').sort(), 'the id lives from create to resolve')
   for (const server of servers) await server.stop()
 })

@@ -58,6 +58,14 @@ export class TcpProxy {
     }
   }
 
+  /** From now on nothing of what the clients say arrives. */
+  mute(): void {
+    for (const { client, upstream } of this.#sockets) {
+      client.unpipe(upstream)
+      client.pause()
+    }
+  }
+
   async stop(): Promise<void> {
     this.refuse()
     this.#server.close()
