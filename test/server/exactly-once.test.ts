@@ -82,6 +82,7 @@ t.test(
     const heir = await site.serve(direct)
     dying.kill('SIGKILL')
     await dying.exit
+    proxy.refuse()
     await site.publish('results', { client: 'c1', check: { name: 'last', status: 0, output: '' } })
     await site.stored('result:c1:last')
     t.strictSame(
