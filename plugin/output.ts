@@ -122,7 +122,13 @@ function detailLines({ outcome, verbose }: Report): string[] {
 
 /** Metrics that differ in name or labels; the first of equal ones, since most parsers refuse a second. */
 function uniqueMetrics(metrics: readonly Metric[]): Metric[] {
-  return [...new Map(metrics.toReversed().map(metric => [metricPath(metric, '\0'), metric])).values()].toReversed()
+  const seen = new Set<string>()
+  return metrics.filter(metric => {
+    const path = metricPath(metric, '\0')
+    if (seen.has(path)) return false
+    seen.add(path)
+    return true
+  })
 }
 
 function metricPath({ name, labels = {} }: Metric, separator: string): string {
@@ -167,13 +173,12 @@ interface Sample {
 function metricLines(report: Report, line: (sample: Sample) => string): string {
   const kind = metricKind(report.name)
   const seconds = Math.floor(report.timeMs / 1000)
-  return uniqueMetrics(report.outcome.metrics)
-    .map(metric => ({ metric, value: formatNumber(metric.value) }))
-    .flatMap(({ metric, value }) =>
-      value === undefined ? [] : [{ kind, metric, value, seconds, scheme: report.scheme }],
-    )
-    .map(sample => `${line(sample)}\n`)
-    .join('')
+  let lines = ''
+  for (const metric of uniqueMetrics(report.outcome.metrics)) {
+    const value = formatNumber(metric.value)
+    if (value !== undefined) lines += `${line({ kind, metric, value, seconds, scheme: report.scheme })}\n`
+  }
+  return lines
 }
 
 /** `host.kind.guest.disk.name value seconds`; the host's own dots stay, those of other names are escaped. */

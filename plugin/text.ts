@@ -37,6 +37,11 @@ export function printableJson(value: unknown): string {
 /** The characters a segment may keep: Sensu's names allow dots, a Graphite path must not contain them. */
 type Alphabet = 'name' | 'path'
 const kept: Readonly<Record<Alphabet, RegExp>> = { name: /[A-Za-z0-9.-]/, path: /[A-Za-z0-9-]/ }
+/** Names that stand for themselves, as nearly all do. */
+const harmless: Readonly<Record<Alphabet, RegExp>> = {
+  name: /^(?!.*_x[0-9A-F]{2})[\w.-]{1,128}$/,
+  path: /^(?!.*_x[0-9A-F]{2})[\w-]{1,128}$/,
+}
 const longestSafeName = 128
 
 /**
@@ -46,6 +51,7 @@ const longestSafeName = 128
  * longer than 128 characters is cut to 96, followed by `-` and 32 digits of the SHA-256 of the name: 129 characters, a length nothing else has.
  */
 export function safeName(name: string, alphabet: Alphabet = 'name'): string {
+  if (harmless[alphabet].test(name)) return name
   if (name === '') return '_x5F' // Nothing else maps to this: a literal `_` alone stays `_`.
   const head = name.length > longestSafeName ? name.slice(0, longestSafeName) : name
   const encoded = head.replace(/_(?=x[0-9A-F]{2})|[^_]/gsu, character => escapeCharacter(character, kept[alphabet]))
@@ -72,6 +78,7 @@ export function labelValue(name: string): string {
 export function formatNumber(value: number | bigint | undefined): string | undefined {
   if (typeof value === 'bigint') return value.toString()
   if (value === undefined || !Number.isFinite(value)) return undefined
+  if (Number.isSafeInteger(value)) return String(value)
   if (Number.isInteger(value)) return BigInt(value).toString()
   const text = value.toFixed(Math.abs(value) < 0.001 ? 12 : 6)
   return text.replace(/\.?0+$/, '').replace(/^-0$/, '0')
