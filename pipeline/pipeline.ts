@@ -2,7 +2,7 @@ import { deepMerge } from '../sensu/deep-merge.js'
 import { parseJson, stringifyJson } from '../sensu/json.js'
 import { fromEntries, isObject, isSet, newObject } from '../sensu/json-value.js'
 import type { Logger } from '../sensu/log.js'
-import { isPlainJson } from '../sensu/plain-json.js'
+import { isPlainJson, parsePlainJson } from '../sensu/plain-json.js'
 import type { Spawner } from '../sensu/spawn.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { flapThresholds } from '../store/result-script.js'
@@ -244,6 +244,6 @@ function withOwnSubscription(client: JsonObject): JsonObject {
 }
 
 function parsedObject(text: string): JsonObject {
-  const value = parseJson(text, { maxLength: Number.POSITIVE_INFINITY })
+  const value = parsePlainJson(text) ?? parseJson(text, { maxLength: Number.POSITIVE_INFINITY })
   return isObject(value) ? value : newObject()
 }

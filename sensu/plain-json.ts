@@ -15,8 +15,8 @@ const maximumOpeners = 400
  * Reads the usual document many times faster than parseJson, by JavaScript's own parser; undefined for one that has anything that would not be the
  * same, or is no JSON: parseJson knows better. What is read here, JSON.stringify writes as stringifyJson does.
  */
-export function parsePlainJson(document: Buffer): Json | undefined {
-  if (document.length > maximumLength || !isUtf8(document)) return undefined
+export function parsePlainJson(document: Buffer | string): Json | undefined {
+  if (document.length > maximumLength || (typeof document !== 'string' && !isUtf8(document))) return undefined
   const text = document.toString()
   if (unusual.test(text) || (text.length > maximumOpeners * 2 && openers(text) > maximumOpeners)) return undefined
   try {
