@@ -88,16 +88,18 @@ function printed(format: Format): string {
   return reports.map(each => formats[format](each)).join('')
 }
 
-/** The numbers that must arrive: those that could be determined, each once. */
-function numbersOf({ outcome }: Report): (Metric & { value: number | bigint })[] {
-  const unique = new Map(
-    outcome.metrics.toReversed().map(metric => [JSON.stringify([metric.labels, metric.name]), metric]),
+type Determined = Metric & { readonly value: number | bigint }
+
+/** The numbers that must arrive: those that could be determined, of equal ones the first. */
+function numbersOf({ outcome }: Report): Determined[] {
+  const unique = new Map<string, Metric>()
+  for (const metric of outcome.metrics) {
+    const key = JSON.stringify([metric.labels, metric.name])
+    if (!unique.has(key)) unique.set(key, metric)
+  }
+  return [...unique.values()].filter((metric): metric is Determined =>
+    Number.isFinite(Number(metric.value ?? Number.NaN)),
   )
-  return [...unique.values()]
-    .toReversed()
-    .filter((metric): metric is Metric & { value: number | bigint } =>
-      Number.isFinite(Number(metric.value ?? Number.NaN)),
-    )
 }
 
 /** Equal as far as six decimals, or twelve for small numbers, carry. */
@@ -121,7 +123,7 @@ t.test('there is something to parse of most checks', async t => {
 })
 
 /** Whether the parser's fields say what the metric does: label, value, unit, warning, critical, minimum. */
-function isPerfdataOf(metric: ReturnType<typeof numbersOf>[number] | undefined, fields: readonly string[]): boolean {
+function isPerfdataOf(metric: Determined | undefined, fields: readonly string[]): boolean {
   if (metric === undefined) return false
   const [label = '', value, unit, warning, critical, min] = fields
   const { name, unit: wantedUnit = '' } = metric
