@@ -59,6 +59,9 @@ export interface Writer {
   slot: number
 }
 
+// The bundle loads Node's crypto when it is asked for, each time anew; this is asked for with every result.
+const newId = randomUUID
+
 /** Place of the argument that says that the call may be a repetition. */
 export const repeatedArgument = 8
 
@@ -98,7 +101,7 @@ function scriptCall(input: ResultInput, writer: Writer, more: ScriptOptions): st
     String(nowSeconds),
     String(check['status']),
     plainText(check['executed'] ?? nowSeconds),
-    randomUUID(),
+    newId(),
     writer.id,
     String(writer.slot),
     repeated ? '1' : '0',
