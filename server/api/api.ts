@@ -19,7 +19,7 @@ export interface ApiOptions {
   settingsDigest(): string
 }
 
-/** Sensu's HTTP API. */
+/** The place of Sensu's HTTP API, which this version does not answer yet: it says so. */
 export class Api implements Listener {
   readonly #options: ApiOptions
 
@@ -28,7 +28,7 @@ export class Api implements Listener {
   }
 
   async open(): Promise<void> {
-    this.#options.log.debug('the api is not there yet')
+    this.#options.log.warn('this version does not answer the http api yet: run sensu-api on the same redis beside it')
   }
 
   async close(): Promise<void> {}

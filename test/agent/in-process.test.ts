@@ -9,7 +9,7 @@ import { AgentProcess, agentFile } from './agent-process.js'
 import { ServerSide } from './server-side.js'
 
 const directory = dirname(agentFile)
-const programs = readdirSync(directory).filter(name => /^check-[^.]+$/.test(name))
+const programs = readdirSync(directory).filter(name => /^(?:check|metrics)-[^.]+$/.test(name))
 const [broker, daemon] = await Promise.all([rabbitmq(t), libvirtd(t)])
 const uri = `test+unix:///default?socket=${daemon.socket}`
 const server = await ServerSide.open(t, broker.url)
