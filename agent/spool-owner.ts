@@ -112,12 +112,16 @@ async function livingOwner(path: string): Promise<number | undefined> {
   }
 }
 
-/** Start of a process in clock ticks since boot, with the boot's id; undefined when there is no such process. Field 22 of /proc/PID/stat, counted behind the command's name. */
+/**
+ * Start of a process in clock ticks since boot, with the boot's id; undefined when there is no such process, or only what its parent has not taken
+ * note of yet (a zombie owns nothing). Fields 3 and 22 of /proc/PID/stat, counted behind the command's name.
+ */
 async function startTime(pid: number): Promise<string | undefined> {
   try {
     const stat = await readFile(`/proc/${pid}/stat`, 'latin1')
     const boot = await readFile('/proc/sys/kernel/random/boot_id', 'latin1')
-    return `${boot.trim()}/${stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]}`
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : `${boot.trim()}/${fields[19]}`
   } catch {
     return undefined
   }

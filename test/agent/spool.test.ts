@@ -130,11 +130,13 @@ t.test('a process killed while it writes loses nothing that it had flushed', asy
     const script = fileURLToPath(new URL('spool-writer.js', import.meta.url))
     const writer = spawn(process.execPath, [script, directory], { stdio: ['ignore', 'pipe', 'inherit'] })
     t.teardown(() => writer.kill('SIGKILL'))
+    const exited = once(writer, 'exit')
     let safe = 0
     for await (const line of createInterface(writer.stdout)) {
       safe = Number(line)
       if (safe >= 2000) writer.kill('SIGKILL')
     }
+    await exited
     const { spool } = await open(t, { directory })
     t.ok(spool.report.recovered - before >= safe, `${spool.report.recovered - before} of at least ${safe} are there`)
     const all = (await takeAll(spool, false)).map(text => Number(text.split(' ')[0]))

@@ -115,6 +115,7 @@ const promised = (vcpus: number, maximumKib: number, currentKib = maximumKib) =>
   'vcpu.maximum': vcpus * 2,
   'balloon.current': currentKib,
   'balloon.maximum': maximumKib,
+  'balloon.rss': maximumKib,
 })
 
 /** A daemon of a host with 4 CPUs and 8 GiB, of which so many 2 MiB pages are set aside. */

@@ -390,7 +390,14 @@ async function busyAtFirst(t: Test, busyCalls: number, lockMs: number) {
       }),
     )
   })
-  daemon.on(procedures.domainGetControlInfo, call => call.reply(writer => writer.u32(1).u32(0).u64(lockMs)))
+  daemon.on(procedures.domainGetControlInfo, call =>
+    call.reply(writer =>
+      writer
+        .u32(lockMs > 0 ? 1 : 0)
+        .u32(0)
+        .u64(lockMs),
+    ),
+  )
   const sample = await host.domainStats({ groups: ['balloon'] })
   return { askedAbout, guests: sample.guests }
 }
@@ -411,6 +418,12 @@ t.test('asking again has an end, and the guest says what it is busy with', async
     { domain: web1, monitor: { kind: 'busy', forMs: 5 } },
     { domain: web2, monitor: undefined },
   ])
+})
+
+t.test('a guest that is free and tells nothing is of a driver that has no such numbers', async t => {
+  const { askedAbout, guests } = await busyAtFirst(t, 100, 0)
+  t.equal(askedAbout.length, 4)
+  t.match(guests, [{ domain: web1, monitor: undefined, balloon: { rssBytes: undefined } }, { domain: web2 }])
 })
 
 t.test('a guest with a job of some length is not asked again', async t => {
