@@ -144,6 +144,8 @@ const answers: Readonly<Record<string, (writer: XdrWriter) => unknown>> = {
     }),
 }
 
+/** What no group at all stands for, as virsh domstats asks. */
+const everyGroup = 0xffff_ffff
 /** How long libvirt waits for an agent that does not answer, and how many times as long for QEMU. */
 const agentPatienceMs = 1010
 const qemuPatience = 30
@@ -202,7 +204,7 @@ export async function busyGuests(
   let encoded = encodeAll(round)
   daemon.on(procedures.getAllDomainStats, call => {
     const named = new Set(call.arguments.array(count, 24, readDomain).map(({ uuid }) => uuid))
-    const bits = call.arguments.u32()
+    const bits = call.arguments.u32() || everyGroup
     const asked = named.size === 0 ? encoded : encoded.filter(({ uuid }) => named.has(uuid))
     const reply = Buffer.concat([
       call.frame(writer => writer.u32(asked.length)),
