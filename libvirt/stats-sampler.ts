@@ -48,8 +48,6 @@ const clockSlackMs = 100
 const leftBehind = new Error('no longer of interest')
 /** Pauses before a guest that was busy is asked again. */
 const busyPausesMs = [10, 30, 60, 100, 200, 400, 800]
-/** How often a guest without numbers whose lock is free is asked again. */
-const mostFree = 3
 /** Guests asked about at most when looking for the stuck one. */
 const maximumProbes = 2000
 
@@ -85,8 +83,8 @@ async function askBusyAgain(
   deadline: number,
 ): Promise<DomainStats[]> {
   let guests = [...found]
-  for (const [index, pauseMs] of busyPausesMs.entries()) {
-    const maybe = guests.filter(guest => lacksMonitor(guest) && isShort(guest.monitor, index))
+  for (const pauseMs of busyPausesMs) {
+    const maybe = guests.filter(guest => lacksMonitor(guest) && isShort(guest.monitor))
     if (maybe.length === 0 || deadline - performance.now() < suspicionMs) return guests
     await pause(pauseMs, request.signal)
     const domains = maybe.map(({ domain }) => domain)
@@ -98,12 +96,9 @@ async function askBusyAgain(
   return guests
 }
 
-/**
- * Whether a guest's lock is free again, or taken by what may be over in a moment. One that is found free again and again without having told its numbers
- * is of a driver that has none.
- */
-function isShort(trouble: MonitorTrouble | undefined, timesAsked: number): boolean {
-  return trouble === undefined ? timesAsked < mostFree : trouble.kind === 'busy' && trouble.forMs < suspicionMs
+/** Whether a guest's lock is free again, or taken by what may be over in a moment. Found free it may have been taken again by the time it is asked. */
+function isShort(trouble: MonitorTrouble | undefined): boolean {
+  return trouble === undefined || (trouble.kind === 'busy' && trouble.forMs < suspicionMs)
 }
 
 /** Sends the call once. Resolves with undefined when it was left behind because a guest does not answer. */
