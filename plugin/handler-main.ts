@@ -27,6 +27,7 @@ export async function main(program: HandlerProgram, loadSection: HandlerEnvironm
     loadSection,
     readFile: readSecretFile,
     readInput: readStandardInput,
+    elapsedMs: () => process.uptime() * 1000,
     now: Date.now,
     random: Math.random,
     variables: process.env,

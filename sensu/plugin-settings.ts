@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { deepMerge } from './deep-merge.js'
 import { defaultConfigDirectory, defaultConfigFile } from './defaults.js'
+import { stringifyJson } from './json.js'
 import { isObject, member, newObject } from './json-value.js'
 import { type Environment, findFiles, readConfigFile } from './settings.js'
 import type { Json, JsonObject } from './types.js'
@@ -15,8 +16,8 @@ export type PluginSettingsRequest = {
 
 /** A section of the configuration, and where it comes from. */
 export type PluginSettings = {
-  /** undefined when no file has it */
-  value: Json | undefined
+  /** as plain JavaScript values; undefined when no file has it */
+  value: unknown
   /** the last file that has this attribute of the section */
   fileOf(attribute: string): string | undefined
   /** where it was looked for, for people */
@@ -49,7 +50,8 @@ export function loadPluginSettings(request: PluginSettingsRequest): PluginSettin
   }
   const fileOf = (attribute: string) =>
     [...found].findLast(([, section]) => member(section, attribute) !== undefined)?.[0] ?? [...found.keys()].at(-1)
-  return { value, fileOf, looked, errors }
+  // Plugins need not tell 8 from 8.0, or a text from bytes.
+  return { value: value === undefined ? undefined : JSON.parse(stringifyJson(value)), fileOf, looked, errors }
 }
 
 type Files = { files: string[]; looked: string }

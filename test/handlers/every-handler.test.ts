@@ -145,7 +145,7 @@ t.test('name servers that do not answer are a failure in time', async t => {
     const { stderr, status, ms } = await runHandler(handler, argv, guestEvent(), { SENSU_KVM_ROOT })
     t.match(stderr, new RegExp(`^${handler}: (?:cannot find the address of mail\\.example\\.com: .*|gave up .*)\\n$`))
     t.equal(status, 1)
-    t.ok(ms < 3000, `${ms}`)
+    t.ok(ms < 20_000, `${ms}`)
   }
 })
 
@@ -153,7 +153,8 @@ t.test('the configuration is the one that the server has read', async t => {
   const directory = t.testdir({
     conf: {
       'a.json': '{"handlers": {}, "handler-log": {"file": "/nowhere", "tag": "a"}}',
-      'b.json': '{"handler-log": {"file": "OUT"}, "other": {"syslog": "udp://127.0.0.1:9"}}',
+      'b.json':
+        '{"handler-log": {"file": "OUT", "timeout": 8.0, "max_bytes": 1000.0}, "other": {"syslog": "udp://127.0.0.1:9"}}',
     },
   })
   const [a, b, out] = [join(directory, 'conf/a.json'), join(directory, 'conf/b.json'), join(directory, 'out.json')]

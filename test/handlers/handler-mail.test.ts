@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import t, { type Test } from 'tap'
 import { createCertificates } from '../../scripts/services/certificates.js'
 import { guestEvent, resolvedEvent, runHandler, sectionFile } from '../support/handlers.js'
@@ -124,7 +124,7 @@ t.test('a wrong password is a failure at once, and is not in the message', async
   const { port, authority } = await secureServer(t)
   const settings = { to: 'ops@example.com', from, host: 'localhost', port, tls: 'starttls', ca_file: authority }
   const argv = sectionFile(t, name, { ...settings, username: 'sensu', password: 'battery staple' })
-  const { stdout, stderr, status, ms } = await runHandler(name, argv, guestEvent())
+  const { stdout, stderr, status } = await runHandler(name, argv, guestEvent())
   t.equal(stdout, '')
   t.match(
     stderr,
@@ -134,7 +134,6 @@ t.test('a wrong password is a failure at once, and is not in the message', async
   )
   t.notMatch(stderr, 'battery')
   t.equal(status, 1)
-  t.ok(ms < 4000, `${ms}`)
 })
 
 t.test('a server without STARTTLS is refused where it is asked for', async t => {
@@ -201,26 +200,52 @@ async function oddServer(t: Test, serve: (connection: number) => string | 'drop'
 
 t.test('a server that drops connections, hangs or is away is tried until the time is nearly over', async t => {
   t.testdir({})
-  const cases: [port: number, message: RegExp, timeout?: string][] = [
+  const cases: [port: number, message: RegExp][] = [
     [await oddServer(t, () => 'drop'), /^handler-mail: cannot send through \S+: .* \(\d tries in \d\.\d s\)\n$/],
-    [
-      await oddServer(t, () => 'hang'),
-      /^handler-mail: no answer from \S+ within \d\.\d s \(\d tries in \d\.\d s\)\n$/,
-      '3s',
-    ],
+    [await oddServer(t, () => 'hang'), /^handler-mail: no answer from \S+ within \d\.\d s \(\d tries in \d\.\d s\)\n$/],
     [
       await oddServer(t, () => '421 too busy\r\n'),
       /^handler-mail: \S+ puts us off: .*421 too busy \(\d tries in \d\.\d s\)\n$/,
     ],
     [1, /^handler-mail: cannot send through 127\.0\.0\.1:1: connect ECONNREFUSED 127\.0\.0\.1:1 \(\d tries/],
   ]
-  for (const [port, message, timeout = '1500ms'] of cases) {
-    const argv = sectionFile(t, name, { to: 'ops@example.com', from, host, port, timeout })
-    const { stderr, status, ms } = await runHandler(name, argv, guestEvent())
+  for (const [port, message] of cases) {
+    const argv = sectionFile(t, name, { to: 'ops@example.com', from, host, port, timeout: '3s' })
+    const { stderr, status } = await runHandler(name, argv, guestEvent())
     t.match(stderr, message)
     t.equal(status, 1)
-    t.ok(ms < 4000, `${ms}`)
   }
+})
+
+/** Lets the first connection through until the mail itself comes, which it does not pass on; later ones it lets through whole. */
+async function droppingProxy(t: Test, port: number): Promise<number> {
+  let isFirst = true
+  const proxy = createServer(socket => {
+    const server = connect(port, host)
+    const drops = isFirst
+    isFirst = false
+    for (const end of [socket, server]) end.on('error', () => undefined)
+    server.pipe(socket)
+    socket.on('data', chunk => {
+      if (drops && chunk.includes('Subject:')) {
+        socket.resetAndDestroy()
+        server.destroy()
+      } else server.write(chunk)
+    })
+    socket.on('close', () => server.end())
+  })
+  proxy.listen(0, host)
+  await once(proxy, 'listening')
+  t.teardown(() => proxy.close())
+  return (proxy.address() as AddressInfo).port
+}
+
+t.test('a connection that breaks in the middle of a mail is not the end of it', async t => {
+  t.testdir({})
+  const { port, mails } = await mailServer(t)
+  const argv = sectionFile(t, name, { to: 'ops@example.com', from, host, port: await droppingProxy(t, port) })
+  t.match(await runHandler(name, argv, guestEvent()), { stderr: '', status: 0 })
+  t.equal(mails.length, 1)
 })
 
 t.test('contacts hear of their severities and of the end of what they heard of; a check may name them', async t => {
