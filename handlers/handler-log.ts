@@ -51,15 +51,18 @@ A line longer than \`max_bytes\` is written with the output cut, and \`"truncate
       default: 8192,
       minimum: 480,
       maximum: 1_048_576,
-      summary: 'Longest line; by UDP no more than 65,000 get through.',
+      summary: 'Longest line; by UDP at most 65,000.',
     },
   },
   sample: { file: '/var/log/sensu/events.json' },
-  rules({ file, syslog }) {
+  rules({ file, syslog, max_bytes: maxBytes }) {
     if (file === undefined && syslog === undefined) return ['file is missing: give file, syslog or both']
     return [
       ...(file === undefined || file.startsWith('/') ? [] : ['file must be an absolute path']),
       ...(syslog === undefined || parseSyslogAddress(syslog) ? [] : [`syslog must be ${syslogForms}`]),
+      ...(syslog?.startsWith('udp:') && maxBytes > longestDatagram
+        ? [`max_bytes must be at most ${longestDatagram} with syslog by UDP`]
+        : []),
     ]
   },
   handle(event, { file, syslog, content, facility, tag, max_bytes: maxBytes }, context): Action {
@@ -105,6 +108,7 @@ async function allOf(works: readonly Promise<string>[]): Promise<string> {
   throw new Error([...reasons, ...done].join('; '))
 }
 
+const longestDatagram = 65_000
 const syslogForms = 'udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH'
 /** Bytes before the text of a syslog message, the longest names included. */
 const longestHead = 400

@@ -46,7 +46,7 @@ A server that puts the mail off (4xx, greylisting) is tried again within \`timeo
     },
     tls: { type: 'choice', choices: ['starttls', 'tls', 'opportunistic', 'none'], summary: 'See above.' },
     verify: { type: 'boolean', default: true, summary: "Whether the server's certificate must be valid." },
-    ca_file: { type: 'text', summary: "Certificates (PEM) of the authorities that may have issued the server's." },
+    ca_file: { type: 'file', summary: "Certificates (PEM) of the authorities that may have issued the server's." },
     username: { type: 'text', summary: 'The login at the mail server.' },
     password: { type: 'secret', summary: 'Its password.' },
   },
@@ -86,7 +86,7 @@ A server that puts the mail off (4xx, greylisting) is tried again within \`timeo
     const login =
       username === undefined || password === undefined ? undefined : { user: username, password: password.reveal() }
     const port = settings.port ?? (security === 'tls' ? 465 : login === undefined ? 25 : 587)
-    const server = { host, port, security, verify, caFile: settings.ca_file, login, hostname: context.hostname }
+    const server = { host, port, security, verify, authorities: settings.ca_file, login, hostname: context.hostname }
     return {
       preview: (await renderMail(mail)).trimEnd(),
       async run() {

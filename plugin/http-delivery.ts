@@ -1,15 +1,15 @@
-import { readFileSync } from 'node:fs'
 import type { HandlerContext } from './handler.js'
 import { exchangeHttp, type HttpResponse, HttpTimeoutError } from './http-exchange.js'
 import { receiverAddress } from './receiver-address.js'
 import { PassingError, retry } from './retry.js'
+import { decodeUrl } from './secret.js'
 import type { SettingTable, SettingValues } from './settings-table.js'
 import { printable } from './text.js'
 
 /** The settings of every handler that speaks HTTP. */
 export const httpSettings = {
   ca_file: {
-    type: 'text',
+    type: 'file',
     summary:
       "Certificates (PEM) of the authorities that may have issued the server's; default: those that Node.js knows.",
   },
@@ -63,10 +63,10 @@ export function deliver(delivery: Delivery, settings: HttpSettings, context: Han
 
 type Send = (timeoutMs: number, signal: AbortSignal) => Promise<HttpResponse>
 
-/** Reads the files and addresses once, for any number of tries. */
+/** Makes the request once, for any number of tries. */
 function requester(
   { url, headers, body }: Delivery,
-  { ca_file: caFile, proxy }: HttpSettings,
+  { ca_file: ca, proxy }: HttpSettings,
   context: HandlerContext,
 ): Send {
   const { protocol, hostname, port, pathname, search, username, password } = new URL(url)
@@ -80,9 +80,7 @@ function requester(
     method: 'POST',
     headers: { ...basicAuthorization('Authorization', username, password), ...headers },
     body,
-    ...(isTls
-      ? { tls: { rejectUnauthorized: true, ...(caFile === undefined ? {} : { ca: readAuthorities(caFile) }) } }
-      : {}),
+    ...(isTls ? { tls: { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) } } : {}),
     ...(via === undefined
       ? {}
       : {
@@ -101,16 +99,8 @@ function requester(
 
 function basicAuthorization(name: string, user: string, password: string): Record<string, string> {
   if (user === '') return {}
-  const credentials = `${decodeURIComponent(user)}:${decodeURIComponent(password)}`
+  const credentials = `${decodeUrl(user)}:${decodeUrl(password)}`
   return { [name]: `Basic ${Buffer.from(credentials).toString('base64')}` }
-}
-
-function readAuthorities(path: string): Buffer {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    throw new Error(`cannot read ca_file ${path}: ${error instanceof Error ? error.message : String(error)}`)
-  }
 }
 
 async function answerOf(send: Send, origin: string, timeoutMs: number, signal: AbortSignal): Promise<HttpResponse> {

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import type { HandlerContext } from './handler.js'
 import { receiverAddress } from './receiver-address.js'
@@ -12,7 +11,8 @@ export interface MailServer {
   /** `starttls` and `tls` refuse to go on without; `opportunistic` takes STARTTLS when it is offered; `none` never. */
   readonly security: 'starttls' | 'tls' | 'opportunistic' | 'none'
   readonly verify: boolean
-  readonly caFile: string | undefined
+  /** Certificates (PEM) of the authorities to trust; those that Node.js knows without. */
+  readonly authorities: string | undefined
   readonly login: { readonly user: string; readonly password: string } | undefined
   /** This machine's name, for the greeting. */
   readonly hostname: string
@@ -111,7 +111,7 @@ async function attempt(
 }
 
 function transportOptions(
-  { host, port, security, verify, caFile, login, hostname }: MailServer,
+  { host, port, security, verify, authorities, login, hostname }: MailServer,
   address: string,
   timeoutMs: number,
 ) {
@@ -127,20 +127,12 @@ function transportOptions(
       rejectUnauthorized: verify,
       // The name that was asked for, not the address that was found.
       ...(isIP(host) === 0 ? { servername: host } : {}),
-      ...(caFile === undefined ? {} : { ca: readAuthorities(caFile) }),
+      ...(authorities === undefined ? {} : { ca: authorities }),
     },
     ...(login === undefined ? {} : { auth: { user: login.user, pass: login.password }, forceAuth: true }),
     connectionTimeout: timeout,
     greetingTimeout: timeout,
     socketTimeout: timeout,
-  }
-}
-
-function readAuthorities(path: string): Buffer {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    throw new Error(`cannot read ca_file ${path}: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 

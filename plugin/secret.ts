@@ -40,14 +40,23 @@ export function hideSecrets(secrets: readonly Secret[]): (text: string) => strin
   const forms = secrets
     .flatMap(secret => secretParts(secret.reveal()))
     .filter(text => text.length >= shortestHidden)
-    .flatMap(text => [text, encodeURIComponent(text), Buffer.from(text).toString('base64')])
+    .flatMap(text => [text, encodeURIComponent(Buffer.from(text).toString()), Buffer.from(text).toString('base64')])
     .sort((a, b) => b.length - a.length)
   return text => forms.reduce((hidden, form) => hidden.replaceAll(form, hiddenText), text)
+}
+
+/** A part of a URL without its escapes; as it is when they make no sense. */
+export function decodeUrl(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
 }
 
 /** Of a URL what follows the host, and the password: the host is named in messages. */
 function secretParts(text: string): string[] {
   if (!/^\w+:\/\//.test(text) || !URL.canParse(text)) return [text]
   const { pathname, search, password } = new URL(text)
-  return [pathname + search, pathname, search, decodeURIComponent(password)]
+  return [pathname + search, pathname, search, decodeUrl(password)]
 }

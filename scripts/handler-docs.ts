@@ -125,6 +125,6 @@ curl -s http://127.0.0.1:4567/events/web1/state_check | handler-log -d /etc/sens
 \`\`\``
 
 const failuresText = `What may pass (a connection refused or lost, an answer such as 429 or 503, a mail server's 4xx) is tried again, after a quarter of a second, then after longer pauses up to two seconds, each shortened at random so that many handlers
-do not come back at once; \`Retry-After\` is kept to when there is time. All of it ends before \`timeout\`. A try that hangs is given up after 60 % of the time that is left, so that there is another one.
+do not come back at once; \`Retry-After\` is kept to when there is time. What a receiver took without our hearing of it comes twice: better than not at all. All of it ends before \`timeout\`. A try that hangs is given up after 60 % of the time that is left, so that there is another one.
 
 What a handler could not deliver is in the one line that it prints, with the reason. Sensu hands an event to its handlers once; the next run of a check that still fails is the next event.`

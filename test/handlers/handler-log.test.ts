@@ -246,6 +246,10 @@ ${path}: handler-log timeout must be a number of seconds, or a time such as 500m
 ${path}: handler-log dashboard_url must be a URL that starts with http:// or https://
 `,
   )
+  t.match(
+    await check({ syslog: 'udp://x', max_bytes: 70_000 }),
+    /max_bytes must be at most 65000 with syslog by UDP\n$/,
+  )
   t.match(await check({}), /file is missing: give file, syslog or both\n$/)
   t.match(
     await check({ file: 'relative', syslog: 'nonsense' }),

@@ -182,10 +182,12 @@ t.test('secrets come from one of three places, and everything else is an error t
       webhook_url_env: 'X',
       secret_file: '/nowhere',
       authorization_env: 'NOTHING',
+      ca_file: '/dev/null',
     }),
-    `${intro('3 errors')}${path}: handler-webhook webhook_url must be given once: as webhook_url, webhook_url_file or webhook_url_env
+    `${intro('4 errors')}${path}: handler-webhook webhook_url must be given once: as webhook_url, webhook_url_file or webhook_url_env
 ${path}: handler-webhook secret cannot be read from /nowhere: ENOENT: no such file or directory, open '/nowhere'
 ${path}: handler-webhook authorization must be in the environment variable NOTHING
+${path}: handler-webhook ca_file cannot be read from /dev/null: it is no regular file
 `,
   )
   t.equal(
