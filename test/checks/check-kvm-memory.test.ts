@@ -1,6 +1,5 @@
 import t from 'tap'
 import check, { type GuestMemory } from '../../checks/check-kvm-memory.js'
-import { procedures } from '../../libvirt/procedures.js'
 import { statusOf } from '../../plugin/output.js'
 import { waitUntil } from '../../scripts/services/process.js'
 import { checkContext, runExecutable } from '../support/checks.js'
@@ -339,21 +338,6 @@ t.test('a real guest whose QEMU hangs is UNKNOWN, with how long, and the others 
   } finally {
     hung.signal('SIGCONT')
   }
-})
-
-t.test('the executable waits for a guest that is busy for a moment', async t => {
-  const { 'balloon.rss': rss, ...busy } = { ...reporting, 'balloon.last-update': Math.floor(Date.now() / 1000) }
-  const [web1] = numberedGuests(1, () => ({ params: busy }))
-  if (web1 === undefined) throw new Error('one guest')
-  const { daemon } = await fakeGuests(t, [web1])
-  daemon.on(procedures.domainGetControlInfo, call => {
-    call.reply(writer => writer.u32(0).u32(0).u64(0))
-    web1.params = { ...busy, 'balloon.rss': rss }
-  })
-  const { stdout, stderr, status } = await runExecutable(name, ['--uri', daemon.uri, '--state-dir', t.testdir()])
-  t.match(stdout, / web1\.resident=\d+B/)
-  t.equal(stderr, '')
-  t.equal(status, 0)
 })
 
 t.test('the executable prints exactly this', async t => {
