@@ -5,36 +5,24 @@ const CLIENTS = 2500
 const CHECKS = 4
 
 const site = await Site.open(t)
-const server = await site.serve(
-  site.settings({ handlers: { quiet: { severities: ['ok'] } }, api: { bind: '127.0.0.1', port: 0 } }),
-  [],
-)
-const base = `http://127.0.0.1:${await apiPort(server)}`
+// clients that never send keepalives are left alone
 await site.redis.set('lock:task:client_monitor', '99999999999999999')
+await Promise.all(Array.from({ length: CLIENTS }, (_, at) => seed(at)))
+const server = await site.serve(site.settings({ api: { bind: '127.0.0.1', port: 0 } }), [])
+const base = `http://127.0.0.1:${await apiPort(server)}`
 
-for (let at = 0; at < CLIENTS; at++) {
+async function seed(at: number): Promise<void> {
   const name = `host-${at}`
-  const client = {
-    name,
-    address: 'x',
-    subscriptions: ['base'],
-    zone: at % 10,
-    version: '1.9.0',
-    timestamp: 1,
-    ...(at % 100 === 0 && { password: 'p' }),
-  }
+  const secret = at % 100 === 0 ? { password: 'p' } : {}
+  const client = { name, address: 'x', subscriptions: ['base'], zone: at % 10, timestamp: 1, ...secret }
   const pipeline = site.redis.pipeline().sadd('clients', name).set(`client:${name}`, JSON.stringify(client))
   for (let check = 0; check < CHECKS; check++) {
     const result = { name: `c${check}`, status: 0, output: 'o'.repeat(300), executed: 1, issued: 1, type: 'standard' }
     pipeline.sadd(`result:${name}`, result.name).set(`result:${name}:${result.name}`, JSON.stringify(result))
     pipeline.rpush(`history:${name}:${result.name}`, '0', '0')
   }
-  if (at % 2 === 0)
-    pipeline.hset(
-      `events:${name}`,
-      'c0',
-      JSON.stringify({ client, check: { name: 'c0', status: at % 3 }, action: 'create' }),
-    )
+  const event = { client, check: { name: 'c0', status: at % 3 }, action: 'create' }
+  if (at % 2 === 0) pipeline.hset(`events:${name}`, 'c0', JSON.stringify(event))
   await pipeline.exec()
 }
 
