@@ -1,3 +1,5 @@
+import type { Redis } from 'ioredis'
+
 /** Which part of a list is wanted. */
 export interface Page {
   limit: number
@@ -83,4 +85,10 @@ async function* cut<T>(slices: AsyncIterable<T[]>, skip: number, limit: number):
     if (part.length > 0) yield part
     if (at >= limit) return
   }
+}
+
+/** Asks a script that answers with one row for each name. */
+export async function rows(redis: Redis, script: string, names: string[]): Promise<unknown[]> {
+  const reply = await redis.eval(script, 0, ...names)
+  return Array.isArray(reply) ? reply : []
 }
