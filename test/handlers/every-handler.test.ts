@@ -198,7 +198,7 @@ ${b}: handler-log timeout must be a number of seconds, or a time such as 500ms, 
     status: 2,
   })
   t.match(await runHandler(name, ['-c', join(directory, 'no.json')], guestEvent()), {
-    stderr: new RegExp(`\\n${directory}/no\\.json: there is no such file or directory\\n`),
+    stderr: new RegExp(`\\n${directory}/no\\.json: there is no such file\\n`),
     status: 2,
   })
 })
