@@ -44,7 +44,12 @@ A server that puts the mail off (4xx, greylisting) is tried again within \`timeo
       maximum: 65_535,
       summary: 'Its port; default: 465 with `"tls": "tls"`, else 587 with a login, else 25.',
     },
-    tls: { type: 'choice', choices: ['starttls', 'tls', 'opportunistic', 'none'], summary: 'See above.' },
+    tls: {
+      type: 'choice',
+      choices: ['starttls', 'tls', 'opportunistic', 'none'],
+      summary:
+        'Whether TLS is insisted on (`starttls`, `tls`) or not; default: `none` for a server on this machine, else `starttls`.',
+    },
     verify: { type: 'boolean', default: true, summary: "Whether the server's certificate must be valid." },
     ca_file: { type: 'file', summary: "Certificates (PEM) of the authorities that may have issued the server's." },
     username: { type: 'text', summary: 'The login at the mail server.' },
