@@ -50,22 +50,29 @@ export class FileState implements StateKeeper {
   }
 
   open(key: StateKey): StateStore {
-    const path = () => join(this.#directory(key.directory), stateFileName(key))
+    const path = () => join(stateDirectory(this.#variables, key.directory), stateFileName(key))
     return {
       read: async () => keptValue(readOwnFile(path()), keyText(key)),
       write: async value => keep(path(), JSON.stringify({ key: keyText(key), value })),
     }
   }
+}
 
-  #directory(asked: string | undefined): string {
-    const { SENSU_KVM_STATE_DIR: chosen, XDG_STATE_HOME: home, TMPDIR: temporary } = this.#variables
-    const named = asked ?? chosen
-    if (named !== undefined && named !== '') return privateDirectory(named)
-    if (home !== undefined && isAbsolute(home)) return privateDirectory(join(home, 'sensu-kvm'))
-    const system = '/var/lib/sensu-kvm'
-    if (isOwnDirectory(system)) return privateDirectory(system)
-    return privateDirectory(join(temporary || tmpdir(), `sensu-kvm-${ownUid()}`))
-  }
+/**
+ * The directory for what is kept between runs, of this user alone; made when it is missing. `variables` is the environment. Throws StateError when there is none
+ * that others could not have planted or cannot change.
+ */
+export function stateDirectory(
+  variables: Readonly<Record<string, string | undefined>>,
+  asked: string | undefined,
+): string {
+  const { SENSU_KVM_STATE_DIR: chosen, XDG_STATE_HOME: home, TMPDIR: temporary } = variables
+  const named = asked ?? chosen
+  if (named !== undefined && named !== '') return privateDirectory(named)
+  if (home !== undefined && isAbsolute(home)) return privateDirectory(join(home, 'sensu-kvm'))
+  const system = '/var/lib/sensu-kvm'
+  if (isOwnDirectory(system)) return privateDirectory(system)
+  return privateDirectory(join(temporary || tmpdir(), `sensu-kvm-${ownUid()}`))
 }
 
 function ownUid(): number {
