@@ -17,7 +17,14 @@ export function parseInfluxLine(line: string, defaultTimeNs: bigint): Point[] | 
     if (name === undefined || literal === undefined) return undefined
     const number = fieldNumber(literal)
     if (number === null) return undefined
-    points.push({ measurement: unescape(measurement), field: name, tags: new Map(pairs), number, literal, timeNs })
+    points.push({
+      measurement: withoutEscapes(measurement),
+      field: name,
+      tags: new Map(pairs),
+      number,
+      literal,
+      timeNs,
+    })
   }
   return points
 }
@@ -28,9 +35,9 @@ function fieldNumber(literal: string): string | undefined | null {
   return numberText(literal.replace(/(?<=^-?\d+)[iu]$/, '')) ?? null
 }
 
-function readPair(text: string, readValue = unescape): [string, string] | undefined {
+function readPair(text: string, readValue = withoutEscapes): [string, string] | undefined {
   const [name = '', value = '', ...rest] = split(text, '=')
-  return rest.length > 0 || name === '' || value === '' ? undefined : [unescape(name), readValue(value)]
+  return rest.length > 0 || name === '' || value === '' ? undefined : [withoutEscapes(name), readValue(value)]
 }
 
 /** Splits at a character that is neither behind a backslash nor in double quotes (which count in fields only, where a value begins with one). */
@@ -51,6 +58,6 @@ function split(text: string, separator: string): string[] {
 }
 
 /** A backslash stands for itself except in front of a separator. */
-function unescape(text: string): string {
+function withoutEscapes(text: string): string {
   return text.replace(/\\([,= ])/g, '$1')
 }

@@ -52,7 +52,7 @@ export function detectFormat(output: string, origin: Origin): OutputFormat | und
   const lines = output.split('\n', linesToJudgeBy).filter(isContent)
   if (lines.length === 0) return 'graphite'
   for (const line of lines) {
-    if (/(?:^|\s)\|\s*\S+=/.test(line)) return 'nagios'
+    if (/(?:^|\s)\|\s*(?:'[^']*'|\S+)=/.test(line)) return 'nagios'
     for (const [format, read] of Object.entries(lineFormats)) {
       if (read(line, origin) !== undefined) return outputFormats.find(known => known === format)
     }

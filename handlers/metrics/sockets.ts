@@ -63,6 +63,8 @@ export async function sendUdp({ host, port }: Port, texts: readonly string[], si
     // Connected: then the kernel tells of refusals.
     await done(end => socket.once('connect', () => end()).connect(port, host))
     for (const text of texts) await done(end => socket.send(text, end))
+    // What the kernel knows of the last one is told in the loop's next round.
+    await done(end => setImmediate(() => setImmediate(end)))
   } finally {
     signal.removeEventListener('abort', abort)
     socket.close()
