@@ -28,7 +28,7 @@ const settings = {
     type: 'seconds',
     default: 5,
     minimum: 0.1,
-    summary: 'How long events are collected from the first one on.',
+    summary: 'How long nothing more must have come before the message is sent; at most half of `timeout`.',
   },
   max_lines: {
     type: 'integer',
@@ -55,11 +55,11 @@ type Settings = SettingValues<typeof settings>
 export default defineHandler({
   name: 'handler-digest',
   summary: "Makes one message of a storm of events of one host's guests, and gives it to another handler.",
-  description: `Sensu starts a handler for each event. The first one for a host collects for \`window\` seconds what the others leave in a directory and end; then it gives one event to the command \`deliver_to\`, so that any handler may deliver it, with its own settings. A host's events are those
+  description: `Sensu starts a handler for each event. The first one for a host collects what the others leave in a directory and end; when nothing has come for \`window\` seconds (or half of \`timeout\` is over) it gives one event to the command \`deliver_to\`, so that any handler may deliver it, with its own settings. A host's events are those
 of its own client and of the clients that have it as origin: its guests.
 
 A single event is handed on unchanged, byte for byte. Several become an event of the host's client with a check named \`digest\`: the worst state, \`resolve\` when all are resolutions, and an output that lists the clients by state and check, with counts and since when; \`check.digest\` has them one by one.
-Of several events about the same client and check within a window the last one counts.
+Of several events about the same client and check the last one counts.
 
 Nothing is lost with a process: what waits is on disk until it was delivered, and the lock ends with the process that has it, so that the next event's process takes over what a killed one left, or what could not be delivered. After a process that was killed while delivering, events may be delivered twice.
 
@@ -75,15 +75,13 @@ It is for messages to people. Services that open and close incidents (PagerDuty)
             'deliver_to must not lead to PagerDuty: a message about several events would open and close the wrong incidents',
           ]
         : []),
-      ...(window + (reserveMs + shortestDeliveryMs) / 1000 > timeout
-        ? ['window must leave time to deliver: at least 2.5 s less than timeout']
-        : []),
+      ...(2 * window > timeout ? ['window must be at most half of timeout: the other half is for delivering'] : []),
     ]
   },
   handle(event, asked, context) {
     const host = event.origin ?? event.client
     return {
-      preview: `collect events of ${host} for ${asked.window} s, then run: ${asked.deliver_to}`,
+      preview: `collect events of ${host} until none has come for ${asked.window} s, then run: ${asked.deliver_to}`,
       run: () => new Collector(host, asked, context).run(event),
     }
   },
@@ -111,7 +109,7 @@ class Collector {
   async run(event: SensuEvent): Promise<string> {
     const { now, timeLeftMs } = this.#context
     const kept = this.#spool.add(event.json, now())
-    while (!this.#spool.isEmpty) {
+    while (this.#spool.size > 0) {
       if (timeLeftMs() < shortestDeliveryMs + reserveMs) {
         throw new Error(
           `events of ${this.#host} wait for the next one of that host: no time left to deliver them, allow more with the setting timeout`,
@@ -133,15 +131,24 @@ class Collector {
   }
 
   async #collect(): Promise<void> {
-    const { stage, timeLeftMs, signal } = this.#context
+    const { stage } = this.#context
     stage(`collecting events of ${this.#host}`)
-    // Later rounds are for what came while a message was delivered: they wait only if there is time for it.
-    const patienceMs = timeLeftMs() - reserveMs - shortestDeliveryMs
-    await pause(Math.max(0, Math.min(this.#settings.window * 1000, patienceMs)), undefined, { signal })
+    await this.#untilQuiet()
     const waiting = this.#spool.read()
     const input = this.#message(waiting)
     if (input !== undefined) this.#sent.push(await this.#deliver(input, waiting))
     this.#spool.remove(waiting)
+  }
+
+  /** Waits until nothing has come for the window, at most half of the time that is left: the other half is for delivering. */
+  async #untilQuiet(): Promise<void> {
+    const { timeLeftMs, signal } = this.#context
+    const leftAtEndMs = timeLeftMs() / 2
+    let seen = -1
+    while (this.#spool.size !== seen && timeLeftMs() > leftAtEndMs) {
+      seen = this.#spool.size
+      await pause(Math.min(this.#settings.window * 1000, timeLeftMs() - leftAtEndMs), undefined, { signal })
+    }
   }
 
   /** What the command gets. Undefined when nothing waits. */

@@ -37,8 +37,9 @@ export class EventSpool {
     return join(this.#directory, 'lock')
   }
 
-  get isEmpty(): boolean {
-    return this.#names().length === 0
+  /** How many events wait. */
+  get size(): number {
+    return this.#names().length
   }
 
   /** Adds an event. Returns whether it is kept as it is, or only counted; throws when there is no place even for that. */

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { tryLock } from '../../plugin/file-lock.js'
 import { safeName } from '../../plugin/text.js'
@@ -27,13 +28,14 @@ function siteOf(t: Test, command = 'cat') {
     directory,
     run: (event: object | string, settings: object = {}, more: readonly string[] = []): Promise<HandlerResult> =>
       runHandler(name, [...argvFor(settings), ...more], event),
-    /** Starts it for an event, without waiting for its end. */
-    start(event: object, settings: object) {
+    /** Starts it, and returns when it reads its input. */
+    async start(settings: object) {
       const child = spawn(join(projectDirectory(), 'dist/bin', name), argvFor(settings), {
-        stdio: ['pipe', 'ignore', 'inherit'],
+        stdio: ['pipe', 'pipe', 'inherit'],
       })
       t.teardown(() => child.kill('SIGKILL'))
-      child.stdin.end(JSON.stringify(event))
+      // More than a pipe holds: blanks in front of the event.
+      await new Promise(resolve => child.stdin.write(' '.repeat(200_000), resolve))
       return child
     },
     /** What was delivered, in any order. */
@@ -42,7 +44,7 @@ function siteOf(t: Test, command = 'cat') {
         .filter(file => file.endsWith('.json'))
         .map(file => readFileSync(join(messages, file), 'utf8')),
     /** Where the events of a host wait. */
-    spool: (host: string) => join(directory, 'state', 'digest', safeName(deliverTo), host),
+    spool: (host: string, command = deliverTo) => join(directory, 'state', 'digest', safeName(command), host),
   }
 }
 
@@ -57,18 +59,23 @@ function outputOf(message: string | undefined): string {
 
 t.test('a lone event is handed on byte for byte', async t => {
   const site = siteOf(t)
-  const text = `  ${JSON.stringify(guestEvent(), undefined, 3)}\n`
-  t.match(await site.run(text), { stdout: /1 event given to/, stderr: '', status: 0 })
-  t.same(site.messages(), [text])
+  const json = `  ${JSON.stringify(guestEvent(), undefined, 3)}\n`
+  t.match(await site.run(json), { stdout: /1 event given to/, stderr: '', status: 0 })
+  t.same(site.messages(), [json])
 })
 
 t.test('fifty processes at once send one message, which names them all', async t => {
   const site = siteOf(t)
   const clients = Array.from({ length: 50 }, (_, index) => `web${index}`)
-  const results = await Promise.all(clients.map(client => site.run(eventOf(client), { window: 10 })))
-  t.same(new Set(results.map(({ status, stderr }) => `${status}${stderr}`)), new Set(['0']))
-  t.equal(results.filter(({ stdout }) => stdout.includes('50 events in one message')).length, 1)
-  t.equal(results.filter(({ stdout }) => stdout.includes('another process collects it')).length, 49)
+  const children = await Promise.all(clients.map(() => site.start({ window: 3, timeout: 120 })))
+  const lines = await Promise.all(
+    children.map(async (child, index) => {
+      child.stdin.end(JSON.stringify(eventOf(clients[index] ?? '')))
+      return text(child.stdout)
+    }),
+  )
+  t.equal(lines.filter(line => line.includes('50 events in one message')).length, 1)
+  t.equal(lines.filter(line => line.includes('another process collects it')).length, 49)
   const [message, ...others] = site.messages()
   t.same(others, [])
   t.match(JSON.parse(message ?? ''), {
@@ -84,18 +91,14 @@ t.test('fifty processes at once send one message, which names them all', async t
 
 t.test('what a killed process collected is sent by the next one', async t => {
   const site = siteOf(t)
-  const killed = site.start(eventOf('web1'), { window: 60, timeout: 100 })
-  await waitUntil(
-    'its event waits and it collects',
-    () => {
-      if (!existsSync(site.spool('kvm-host'))) return undefined
-      const waiting = readdirSync(site.spool('kvm-host')).some(file => file.endsWith('.json'))
-      const unlock = waiting ? tryLock(join(site.spool('kvm-host'), 'lock')) : () => undefined
-      unlock?.()
-      return unlock === undefined ? true : undefined
-    },
-    patience,
-  )
+  const killed = await site.start({ window: 60, timeout: 120 })
+  killed.stdin.end(JSON.stringify(eventOf('web1')))
+  const collects = () => {
+    const files = readdirSync(`/proc/${killed.pid}/fd`).map(file => readlinkSync(`/proc/${killed.pid}/fd/${file}`))
+    const waiting = readdirSync(site.spool('kvm-host')).some(file => file.endsWith('.json'))
+    return waiting && files.includes(join(site.spool('kvm-host'), 'lock')) ? true : undefined
+  }
+  await waitUntil('its event waits and it has the lock', collects, patience)
   const ended = once(killed, 'close')
   killed.kill('SIGKILL')
   await ended
@@ -168,8 +171,14 @@ t.test('another of our handlers delivers what was collected', async t => {
   const settings = JSON.stringify({ 'handler-log': { file: log } })
   const deliverTo = `handler-log -c ${join(directory, 'log.json')}`
   writeFileSync(join(directory, 'log.json'), settings)
-  const unlocked = { deliver_to: deliverTo, window: 3 }
-  await Promise.all([site.run(eventOf('web1'), unlocked), site.run(resolvedEvent(), unlocked)])
+  const spool = site.spool('kvm-host', deliverTo)
+  mkdirSync(spool, { recursive: true, mode: 0o700 })
+  const unlock = tryLock(join(spool, 'lock'))
+  await site.run(eventOf('web2'), { deliver_to: deliverTo })
+  unlock?.()
+  t.match(await site.run(resolvedEvent(), { deliver_to: deliverTo }), {
+    stdout: /2 events in one message given to handler-log .*: handler-log: kvm-host\/digest create: written to /,
+  })
   t.match(JSON.parse(readFileSync(log, 'utf8')), {
     client: 'kvm-host',
     check: 'digest',
@@ -183,14 +192,14 @@ t.test('all that is wrong with the settings is said at once, and nothing is kept
   const { stderr, status } = await site.run(eventOf('web1'), { deliver_to: 'handler-pagerduty', window: 24 })
   t.equal(status, 2)
   t.match(stderr, /deliver_to must not lead to PagerDuty/)
-  t.match(stderr, /window must leave time to deliver/)
+  t.match(stderr, /window must be at most half of timeout/)
   t.same(readdirSync(join(site.directory, 'state')), [])
 })
 
 t.test('a dry run keeps and delivers nothing', async t => {
   const site = siteOf(t)
   t.match(await site.run(eventOf('web1'), {}, ['--dry-run']), {
-    stdout: /^collect events of kvm-host for 0.2 s, then run: test /,
+    stdout: /^collect events of kvm-host until none has come for 0.2 s, then run: test /,
     status: 0,
   })
   t.same(readdirSync(join(site.directory, 'state')), [])
