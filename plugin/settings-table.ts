@@ -44,6 +44,8 @@ export type SecondsSetting = Described & {
 export type SecretSetting = Described & { readonly type: 'secret'; readonly protocols?: readonly string[] }
 /** Texts by name, such as the headers of a request. Without it the value is empty. */
 export type TextsByNameSetting = Described & { readonly type: 'texts by name' }
+/** The same with values that are secret. */
+export type SecretsByNameSetting = Described & { readonly type: 'secrets by name' }
 /** Any JSON value. */
 export type JsonSetting = Described & { readonly type: 'json' }
 /** Hashes by name that all have the same settings. Without it the value is empty. */
@@ -58,6 +60,7 @@ export type Setting =
   | SecondsSetting
   | SecretSetting
   | TextsByNameSetting
+  | SecretsByNameSetting
   | JsonSetting
   | HashesSetting
 
@@ -73,6 +76,7 @@ interface Values<S extends Setting> {
   seconds: number
   secret: Secret
   'texts by name': Readonly<Record<string, string>>
+  'secrets by name': Readonly<Record<string, Secret>>
   json: unknown
   hashes: S extends { settings: infer T extends SettingTable } ? Readonly<Record<string, SettingValues<T>>> : never
 }
@@ -80,7 +84,10 @@ interface Values<S extends Setting> {
 /** What a handler sees of one setting: undefined only when it has neither a default nor `required`, and is no list. */
 export type SettingValue<S extends Setting> =
   | Values<S>[S['type']]
-  | (S extends { default: unknown } | { required: true } | { type: 'texts' | 'texts by name' | 'hashes' }
+  | (S extends
+      | { default: unknown }
+      | { required: true }
+      | { type: 'texts' | 'texts by name' | 'secrets by name' | 'hashes' }
       ? never
       : undefined)
 
@@ -160,6 +167,12 @@ const kinds: { readonly [T in Exclude<Setting['type'], 'secret' | 'hashes'>]: Ki
     schema: () => ({ type: 'object', additionalProperties: { type: 'string' } }),
     expects: () => 'a hash of texts',
     read: value => ({ ...Object(value) }),
+  },
+  'secrets by name': {
+    schema: () => ({ type: 'object', additionalProperties: { type: 'string' } }),
+    expects: () => 'a hash of texts',
+    read: value =>
+      Object.fromEntries(Object.entries(Object(value)).map(([name, text]) => [name, new Secret(String(text))])),
   },
   json: { schema: () => ({}), expects: () => 'any JSON value', read: value => value },
 }
@@ -245,7 +258,7 @@ export function readSettings<T extends SettingTable>(
 
 function emptyValue(setting: Setting): unknown {
   if (setting.type === 'texts') return []
-  if (setting.type === 'texts by name') return {}
+  if (setting.type === 'texts by name' || setting.type === 'secrets by name') return {}
   return 'default' in setting ? setting.default : undefined
 }
 
