@@ -1,12 +1,20 @@
 import type { SensuEvent } from '../plugin/event.js'
 import { fillTokens } from '../plugin/event-text.js'
 import { defineHandler } from '../plugin/handler.js'
+import { httpSettings } from '../plugin/http-delivery.js'
 import type { SettingTable, SettingValues } from '../plugin/settings-table.js'
 import { printable } from '../plugin/text.js'
-import { place } from './metrics/http.js'
 import type { Additions } from './metrics/lines.js'
 import { detectFormat, type Origin, type OutputFormat, outputFormats, parseOutput } from './metrics/parse.js'
-import { type Delivery, deliver, linesFor, storeNames, storeProtocols, type Target } from './metrics/stores.js'
+import {
+  type Delivery,
+  linesFor,
+  placeOf,
+  sendNumbers,
+  storeNames,
+  storeProtocols,
+  type Target,
+} from './metrics/stores.js'
 
 const protocols = ['tcp', 'udp', 'http', 'https']
 
@@ -40,7 +48,7 @@ const settings = {
   org: { type: 'text', summary: 'InfluxDB version 2: the organisation.' },
   bucket: { type: 'text', summary: 'InfluxDB version 2: the bucket.' },
   token: { type: 'secret', summary: 'InfluxDB version 2: the token.' },
-  ca_file: { type: 'text', summary: "PEM file with the certificates to trust for https, instead of Node's own." },
+  ...httpSettings,
 } as const satisfies SettingTable
 type Settings = SettingValues<typeof settings>
 
@@ -83,8 +91,8 @@ the others: they are counted, the first ones named, and the handler fails, which
     return {
       preview: [...linesFor(target, points, additions), ...invalidText(parsed, format)].join('\n'),
       run: async () => {
-        context.stage(`sending ${points.length} numbers to ${place(target.url)}`)
-        const delivery = await deliver(target, points, additions, context)
+        context.stage(`sending ${points.length} numbers to ${placeOf(target)}`)
+        const delivery = await sendNumbers(target, points, additions, context)
         return report(target, points.length, delivery, invalidText(parsed, format))
       },
     }
@@ -124,7 +132,8 @@ function targetOf({
   org,
   bucket,
   token,
-  ca_file: caFile,
+  ca_file,
+  proxy,
 }: Settings): Target {
   const basic =
     user !== undefined && password !== undefined
@@ -138,7 +147,7 @@ function targetOf({
     url: new URL(url),
     headers: authorization === undefined ? {} : { Authorization: authorization },
     query: Object.fromEntries(given),
-    caFile,
+    http: { ca_file, proxy },
   }
 }
 
@@ -189,7 +198,7 @@ function invalidText(
 /** What was sent; throws when anything was not. */
 function report(target: Target, count: number, delivery: Delivery, invalid: readonly string[]): string {
   const { sent, refusals, tooLong, noNumbers, failure } = delivery
-  const where = `${target.store} at ${place(target.url)}`
+  const where = `${target.store} at ${placeOf(target)}`
   const problems = [
     ...(failure === undefined ? [] : [failure]),
     ...refusals,

@@ -1,8 +1,8 @@
 import type { HandlerContext } from '../../plugin/handler.js'
+import { deliver, type HttpSettings, RefusedError } from '../../plugin/http-delivery.js'
 import { PassingError, retry } from '../../plugin/retry.js'
 import { printable } from '../../plugin/text.js'
 import { type BatchLimits, batchesOf, datagram } from './batches.js'
-import { answerText, place, post } from './http.js'
 import { type Additions, graphiteLine, influxLine, opentsdbLine, opentsdbPoint, type WriteLine } from './lines.js'
 import type { Point } from './point.js'
 import { sendTcp, sendUdp } from './sockets.js'
@@ -33,7 +33,12 @@ export interface Target {
   readonly headers: Readonly<Record<string, string>>
   /** What the store wants in the URL of a request: database, organisation, bucket. */
   readonly query: Readonly<Record<string, string>>
-  readonly caFile: string | undefined
+  readonly http: HttpSettings
+}
+
+/** Where it is, without what the URL's path may hold. */
+export function placeOf({ url }: Target): string {
+  return `${url.protocol}//${url.host}`
 }
 
 /** How the handing-over ended; what is neither sent nor in one of the numbers was refused. */
@@ -49,7 +54,6 @@ export interface Delivery {
   readonly failure: string | undefined
 }
 
-type Sending = Pick<HandlerContext, 'signal' | 'timeLeftMs' | 'random'>
 /** Numbers of a batch that a store refused, and what it said. */
 interface Refusal {
   readonly count: number
@@ -71,11 +75,11 @@ export function linesFor(target: Target, points: readonly Point[], additions: Ad
 }
 
 /** Hands numbers to a store, in batches. What one batch holds up does not keep the others: a store that cannot be reached ends it, one that refuses numbers does not. */
-export async function deliver(
+export async function sendNumbers(
   target: Target,
   points: readonly Point[],
   additions: Additions,
-  context: Sending,
+  context: HandlerContext,
 ): Promise<Delivery> {
   const lines = linesFor(target, points, additions)
   const { batches, tooLong } = batchesOf(lines, limitsOf(target))
@@ -89,7 +93,7 @@ export async function deliver(
     try {
       const refusal = await sendBatch(target, batch, context)
       if (refusal !== undefined && refusals.length < mostRefusals) refusals.push(refusal.text)
-      sent += batch.length - (refusal?.count ?? 0)
+      sent += Math.max(0, batch.length - (refusal?.count ?? 0))
     } catch (error) {
       failure = error instanceof Error ? error.message : String(error)
       break
@@ -115,7 +119,7 @@ function limitsOf({ store, url }: Target): BatchLimits {
 }
 
 /** Returns what the store refused; throws when it cannot be reached, or would refuse everything. */
-function sendBatch(target: Target, lines: readonly string[], context: Sending): Promise<Refusal | undefined> {
+function sendBatch(target: Target, lines: readonly string[], context: HandlerContext): Promise<Refusal | undefined> {
   if (target.url.protocol === 'tcp:') return overTcp(target, lines, context)
   return target.store === 'opentsdb' ? toOpentsdb(target, lines, context) : toInfluxdb(target, lines, context)
 }
@@ -131,7 +135,7 @@ function portOf({ store, url }: Target): { host: string; port: number } {
 async function sendDatagrams(
   target: Target,
   batches: readonly (readonly string[])[],
-  context: Sending,
+  context: HandlerContext,
 ): Promise<Pick<Delivery, 'sent' | 'failure'>> {
   try {
     await untilReached(target, context, signal => sendUdp(portOf(target), batches.map(textOf), signal))
@@ -141,80 +145,74 @@ async function sendDatagrams(
   }
 }
 
-function overTcp(target: Target, lines: readonly string[], context: Sending): Promise<Refusal | undefined> {
+function overTcp(target: Target, lines: readonly string[], context: HandlerContext): Promise<Refusal | undefined> {
   return untilReached(target, context, async signal => {
     const reply = await sendTcp(portOf(target), [textOf(lines)], signal)
     const complaints = reply.split('\n').filter(line => line.trim() !== '')
     const [first] = complaints
     if (first === undefined) return undefined
-    return { count: Math.min(complaints.length, lines.length), text: printable(first, 200) }
+    return { count: complaints.length, text: printable(first, 200) }
   })
 }
 
 /** The same numbers sent again are the same numbers in the store. */
-function untilReached<T>({ url }: Target, context: Sending, attempt: (signal: AbortSignal) => Promise<T>): Promise<T> {
+function untilReached<T>(
+  target: Target,
+  context: HandlerContext,
+  attempt: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   return retry(context, async timeoutMs => {
     try {
       return await attempt(AbortSignal.any([context.signal, AbortSignal.timeout(Math.ceil(timeoutMs))]))
     } catch (error) {
       throw new PassingError(
-        `cannot send to ${place(url)}: ${error instanceof Error ? error.message : String(error)}`,
+        `cannot send to ${placeOf(target)}: ${error instanceof Error ? error.message : String(error)}`,
         { cause: error },
       )
     }
   })
 }
 
-async function toInfluxdb(target: Target, lines: readonly string[], context: Sending): Promise<Refusal | undefined> {
+async function toInfluxdb(
+  target: Target,
+  lines: readonly string[],
+  context: HandlerContext,
+): Promise<Refusal | undefined> {
   const path = target.store === 'influxdb2' ? 'api/v2/write' : 'write'
   const url = requestUrl(target, path, { ...target.query, precision: 'ns' })
   const headers = { 'Content-Type': 'text/plain; charset=utf-8', ...target.headers }
-  const answer = await post({ url, headers, body: textOf(lines), caFile: target.caFile }, context)
-  if (answer.code >= 200 && answer.code < 300) return undefined
-  const text = `${place(url)} answered ${answerText(answer)}`
-  // 400 for lines that are wrong (a partial write tells how many were dropped); everything else holds for all lines to come.
-  if (answer.code !== 400) throw new Error(`${text}: ${remedyFor(answer.code)}`)
-  const dropped = Number(/partial write:.*dropped=(\d+)/.exec(answer.body)?.[1] ?? lines.length)
-  return { count: Math.min(dropped, lines.length), text }
+  return refusalOf(deliver({ url, headers, body: textOf(lines) }, target.http, context), body => {
+    // Of a partial write it tells how many were dropped.
+    return Number(/partial write:.*dropped=(\d+)/.exec(body)?.[1] ?? lines.length)
+  })
 }
 
-function remedyFor(code: number): string {
-  if (code === 401 || code === 403) return 'correct user and password, or the token and what it permits'
-  if (code === 404) return 'correct database, retention_policy, org or bucket, or the path of url'
-  return code >= 300 && code < 400 ? 'redirections are not followed, correct url' : 'see the log of the store'
-}
-
-async function toOpentsdb(target: Target, lines: readonly string[], context: Sending): Promise<Refusal | undefined> {
+function toOpentsdb(target: Target, lines: readonly string[], context: HandlerContext): Promise<Refusal | undefined> {
   const url = requestUrl(target, 'api/put', { details: '' })
   const headers = { 'Content-Type': 'application/json; charset=utf-8', ...target.headers }
-  const answer = await post({ url, headers, body: `[${lines.join(',')}]`, caFile: target.caFile }, context)
-  if (answer.code === 200 || answer.code === 204) return undefined
-  const { failed, errors } = detailsOf(answer.body)
-  if (answer.code !== 400 || failed === undefined)
-    throw new Error(`${place(url)} answered ${answerText(answer)}: ${remedyFor(answer.code)}`)
-  return {
-    count: Math.min(failed, lines.length),
-    text: `${place(url)} refused ${failed} of ${lines.length}: ${errors}`,
-  }
+  return refusalOf(deliver({ url, headers, body: `[${lines.join(',')}]` }, target.http, context), body => {
+    const [, failed] = /"failed"\s*:\s*(\d+)/.exec(body) ?? []
+    return failed === undefined ? lines.length : Number(failed)
+  })
 }
 
-/** What OpenTSDB's answer to `?details` says. */
-function detailsOf(body: string): { failed: number | undefined; errors: string } {
+/** 400 is for numbers that are wrong; every other refusal holds for all that are to come. */
+async function refusalOf(answer: Promise<unknown>, countIn: (body: string) => number): Promise<Refusal | undefined> {
   try {
-    const details: { failed?: unknown; errors?: unknown } = JSON.parse(body)
-    const [first]: unknown[] = Array.isArray(details.errors) ? details.errors : []
-    const failed = typeof details.failed === 'number' ? details.failed : undefined
-    return { failed, errors: printable(JSON.stringify(first ?? ''), 200) }
-  } catch {
-    return { failed: undefined, errors: '' }
+    await answer
+    return undefined
+  } catch (error) {
+    if (!(error instanceof RefusedError) || error.response.code !== '400') throw error
+    const count = countIn(error.response.body.toString())
+    return { count, text: error.message }
   }
 }
 
-function requestUrl({ url }: Target, path: string, query: Readonly<Record<string, string>>): URL {
+function requestUrl({ url }: Target, path: string, query: Readonly<Record<string, string>>): string {
   const full = new URL(url)
   full.pathname = `${url.pathname.replace(/\/+$/, '')}/${path}`
   for (const [name, value] of Object.entries(query)) full.searchParams.set(name, value)
-  return full
+  return full.href
 }
 
 function textOf(lines: readonly string[]): string {

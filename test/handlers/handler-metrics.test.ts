@@ -1,7 +1,11 @@
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:https'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
+import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
+import { createCertificates } from '../../scripts/services/certificates.js'
 import { waitUntil } from '../../scripts/services/process.js'
 import { guestEvent, httpReceiver, runHandler, sectionFile } from '../support/handlers.js'
 import { startCarbon, startInfluxdb } from '../support/metric-stores.js'
@@ -90,7 +94,7 @@ t.test('InfluxDB stores what was sent over HTTP, by UDP, and as OpenTSDB sends i
   const wrongType = `kvm,host=kvm-host,guest=web1 used="text" ${seconds}000000000\nother,host=kvm-host value=1 ${seconds}000000000\n`
   t.match(await run(t, http, wrongType), {
     status: 1,
-    stderr: /sent 1 of 2 numbers to influxdb at .*: .* answered 400: .*partial write: field type conflict.*dropped=1/,
+    stderr: /sent 1 of 2 numbers to influxdb at .*: .* answers 400 .*partial write: field type conflict.*dropped=1/,
   })
   t.ok(
     (await influxdb.points('sensu')).some(point => point.name === 'other.value'),
@@ -98,7 +102,7 @@ t.test('InfluxDB stores what was sent over HTTP, by UDP, and as OpenTSDB sends i
   )
   t.match(await run(t, { ...http, database: 'missing' }, influxLines(1)), {
     status: 1,
-    stderr: /sent 0 of 1 numbers .*answered 404: .*database not found.*: correct database/,
+    stderr: /sent 0 of 1 numbers .*answers 404 .*database not found/,
   })
 
   const udp = { store: 'influxdb', url: `udp://127.0.0.1:${influxdb.udpPort}` }
@@ -183,6 +187,26 @@ t.test('a store that stays away is named in time, with what was sent before', as
   })
 })
 
+t.test('a store over https is trusted by its authority only', async t => {
+  const { authority, server: pair } = await createCertificates(t.testdir())
+  const [key, cert] = [pair.key, pair.certificate].map(path => readFileSync(path))
+  const bodies: string[] = []
+  const server = createServer({ key, cert }, async (request, response) => {
+    bodies.push(await text(request))
+    response.writeHead(204).end()
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  const settings = { store: 'influxdb', url: `https://localhost:${port}`, database: 'sensu' }
+  t.match(await run(t, { ...settings, ca_file: authority }, influxLines(1)), { status: 0, stdout: /sent 1 numbers/ })
+  t.match(await run(t, settings, influxLines(1)), {
+    status: 1,
+    stderr: /cannot trust https:\/\/localhost:\d+: .*ca_file/,
+  })
+  t.same(bodies, [influxLines(1)])
+})
+
 t.test('OpenTSDB says which numbers it refuses, and the others count', async t => {
   t.testdir({})
   const refusal = {
@@ -197,7 +221,7 @@ t.test('OpenTSDB says which numbers it refuses, and the others count', async t =
   ])
   t.match(await run(t, { store: 'opentsdb', url: origin }, influxLines(120)), {
     status: 1,
-    stderr: /sent 119 of 120 numbers to opentsdb at .* refused 1 of 50: .*Unable to parse value/,
+    stderr: /sent 119 of 120 numbers to opentsdb at .* answers 400 .*Unable to parse value/,
   })
   t.same(
     received.map(({ url, body }) => [url, JSON.parse(body).length]),
@@ -210,7 +234,7 @@ t.test('OpenTSDB says which numbers it refuses, and the others count', async t =
     tags: { host: 'kvm-host', guest: 'web1' },
   })
 
-  const complaining = createServer(socket => {
+  const complaining = createTcpServer(socket => {
     socket.setEncoding('utf8').on('data', () => socket.write('put: illegal argument: no such metric\n'))
   })
   await once(complaining.listen(0, '127.0.0.1'), 'listening')
