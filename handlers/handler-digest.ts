@@ -99,7 +99,7 @@ class Collector {
     this.#host = host
     this.#settings = asked
     this.#context = context
-    const directory = stateDirectory(context.variables, asked.state_dir)
+    const directory = stateDirectory(context.variables, asked.state_dir, 'state_dir')
     this.#spool = new EventSpool(
       join(directory, 'digest', safeName(asked.deliver_to), safeName(host)),
       asked.max_events,

@@ -193,7 +193,9 @@ async function remedy(
   asked: Settings,
   context: HandlerContext,
 ): Promise<string> {
-  const unlock = tryLock(join(stateDirectory(context.variables, asked.state_dir), `remediate-kvm-${uuid}.lock`))
+  const unlock = tryLock(
+    join(stateDirectory(context.variables, asked.state_dir, 'state_dir'), `remediate-kvm-${uuid}.lock`),
+  )
   if (unlock === undefined) return `left alone: another process is about to help ${name}`
   try {
     await using host = Host.open(uri)
@@ -215,7 +217,12 @@ async function attempt(
   { signal, variables, now, stage, timeLeftMs }: HandlerContext,
 ): Promise<string> {
   const { name, uuid } = domain
-  const store = new FileState(variables).open({ check: 'remediate-kvm', uri: '', options: { uuid }, directory })
+  const store = new FileState(variables, 'state_dir').open({
+    check: 'remediate-kvm',
+    uri: '',
+    options: { uuid },
+    directory,
+  })
   const before = await store.read()
   const noted = await noteAttempt(store, now(), attempts)
   if ('exhausted' in noted) {

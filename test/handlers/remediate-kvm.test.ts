@@ -107,6 +107,9 @@ t.test('a guest that crashed is started, one that an administrator stopped is no
   )
   t.equal(site.kept(), 0, 'nothing was even noted')
 
+  t.match(await remedy('web1', { state_dir: '/dev/null/x' }), /^1: cannot keep .*: choose a directory with state_dir$/)
+  t.match(await remedy('web1', { uri: 'qemu+unix:///system?socket=/nowhere' }), /^1: .*\/nowhere/)
+  t.equal(await guest.state(), crashed)
   const readOnly = daemon.readOnlyUri ?? t.fail('the daemon has no read-only socket')
   t.match(
     await remedy('web1', { uri: readOnly }),
