@@ -12,7 +12,7 @@ import { type Status, statusChoices, statusOfChoice } from '../plugin/status.js'
 import { noteAttempt } from './remediate/attempts.js'
 import { type Decision, decide, needsDisks, permissions, stateText } from './remediate/decide.js'
 import { readFaultyDisks } from './remediate/disk-space.js'
-import { findGuest, isHostOf, isListed, type Subject, subjectOf } from './remediate/subject.js'
+import { findGuest, isHostOf, isListed, isNamed, type Subject, subjectOf } from './remediate/subject.js'
 
 const mebibyte = 1024 * 1024
 /** Kept for saying how it ended. */
@@ -33,7 +33,7 @@ const settings = {
   clients: {
     type: 'texts',
     summary:
-      'Clients whose guests are in that libvirt: events of others are left alone. Default: the one named as the host that libvirt runs on; any, when `uri` has tokens.',
+      'Clients (`*` stands for any characters) whose guests are in that libvirt: events of others are left alone. Default: the one that is named as the host libvirt runs on. Required when `uri` has tokens.',
   },
   allow: {
     type: 'texts',
@@ -96,8 +96,10 @@ Attempts are noted on disk before they are made, and limited for each guest (\`a
   timeoutSeconds: 60,
   sample: { act: false, should_run: ['web*'], deny: ['build*'], attempts: 3, min_free_mib: 4096 },
   sampleHandler: { severities: ['critical'], timeout: 70 },
-  rules({ uri }) {
-    return uri.includes(':::') || isUri(uri) ? [] : ['uri must be one that libvirt knows, such as qemu:///system']
+  rules({ uri, clients }) {
+    if (!uri.includes(':::')) return isUri(uri) ? [] : ['uri must be one that libvirt knows, such as qemu:///system']
+    // Whoever may send results may write anything there.
+    return clients.length > 0 ? [] : ['clients is missing: with tokens in uri an event could name any machine']
   },
   async handle(event, asked, context) {
     const subject = subjectOf(event, severitiesOf(asked))
@@ -174,12 +176,11 @@ async function look(host: Host, subject: Subject, asked: Settings, signal: Abort
 async function whyElsewhere(
   host: Host,
   { host: client }: Subject,
-  { uri, clients }: Settings,
+  { clients }: Settings,
   signal: AbortSignal,
 ): Promise<string | undefined> {
   if (clients.length > 0)
-    return clients.includes(client) ? undefined : `the event came from ${client}, which clients does not name`
-  if (uri.includes(':::')) return undefined
+    return isNamed(clients, client) ? undefined : `the event came from ${client}, which clients does not name`
   const hostname = await host.hostname({ signal })
   if (isHostOf(client, hostname)) return undefined
   return `the event came from ${client}, but ${host.uri} is ${hostname}: name ${client} in clients if that is the same machine`
@@ -236,12 +237,17 @@ async function attempt(
     const options = { signal, timeoutMs: Math.max(1, timeLeftMs() - reserveMs) }
     await (act === 'start' ? host.startDomain(domain, options) : host.resumeDomain(domain, options))
   } catch (error) {
-    // What could not even be tried does not count.
-    if (error instanceof LibvirtConnectionError || (error instanceof LibvirtError && error.denied))
-      await store.write(before ?? [])
+    if (wasNotTried(error)) await store.write(before ?? [])
     if (!(error instanceof LibvirtError && error.operationInvalid)) throw error
     const state = stateText(await host.domainState(domain, { signal }))
     throw new Error(`cannot ${act} ${name}, which is ${state} now: ${error.message}`)
   }
   return `${act === 'start' ? 'started' : 'resumed'} ${name}, which was ${why}; attempt ${noted.number} of ${attempts} within an hour`
+}
+
+/** What did not reach libvirt, or was refused, does not count as an attempt. */
+function wasNotTried(error: unknown): boolean {
+  return error instanceof LibvirtError
+    ? error.denied
+    : error instanceof LibvirtConnectionError && error.kind !== 'closed'
 }

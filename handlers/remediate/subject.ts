@@ -36,11 +36,16 @@ export function findGuest(domains: readonly Domain[], { name, uuid }: Subject): 
   return domains.find(domain => domain.name === name) ?? domains.find(domain => safeName(domain.name) === name)
 }
 
-/** Whether a guest is one of a list of names, in which `*` stands for any characters. */
+/** Whether a guest is one of a list of names or UUIDs. */
 export function isListed(list: readonly string[], { name, uuid }: Domain): boolean {
+  return isNamed(list, name) || list.some(entry => entry.toLowerCase() === uuid)
+}
+
+/** Whether a name is one of a list, in which `*` stands for any characters. */
+export function isNamed(list: readonly string[], name: string): boolean {
   return list.some(entry => {
     const parts = entry.split('*').map(part => part.replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&'))
-    return new RegExp(`^${parts.join('.*')}$`, 's').test(name) || entry.toLowerCase() === uuid
+    return new RegExp(`^${parts.join('.*')}$`, 's').test(name)
   })
 }
 

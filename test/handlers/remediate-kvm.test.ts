@@ -110,6 +110,18 @@ t.test('a guest that crashed is started, one that an administrator stopped is no
   t.match(await remedy('web1', { state_dir: '/dev/null/x' }), /^1: cannot keep .*: choose a directory with state_dir$/)
   t.match(await remedy('web1', { uri: 'qemu+unix:///system?socket=/nowhere' }), /^1: .*\/nowhere/)
   t.equal(await guest.state(), crashed)
+  const tokens = daemon.uri.replace('system', ':::check.path|none:::')
+  t.match(
+    await remedy('web1', { uri: tokens }),
+    /^2: .* clients is missing: with tokens in uri an event could name any machine/,
+  )
+  await left(
+    crashed,
+    '0: nothing to do: web1: deny names it',
+    'web1',
+    { uri: tokens, clients: ['x', '*'], deny: ['web1'] },
+    { check: { path: 'system', origin: 'elsewhere' } },
+  )
   const readOnly = daemon.readOnlyUri ?? t.fail('the daemon has no read-only socket')
   t.match(
     await remedy('web1', { uri: readOnly }),
