@@ -132,7 +132,7 @@ function recipientsOf(
 function namesAt(event: SensuEvent, path: string): string[] | undefined {
   const value = valueAt(event.raw, path)
   if (typeof value === 'string') return [value]
-  return Array.isArray(value) ? value.map(String) : undefined
+  return Array.isArray(value) ? value.filter(name => typeof name === 'string') : undefined
 }
 
 /** The state of a problem; of its end all that it had, so that who heard of it hears of that, too. */

@@ -15,7 +15,7 @@ const connectionHeaders = ['host', 'content-length', 'transfer-encoding', 'conne
 export default defineHandler({
   name: 'handler-webhook',
   summary: 'Sends the event as it is, by HTTP POST, signed with HMAC-SHA256.',
-  description: `The body is the event's JSON, byte for byte as the server hands it over. With it go \`Sensu-Event-Id\` (the same for all that happens to one problem) and \`Sensu-Delivery\` (the same for all tries of one delivery: a receiver that has
+  description: `The body is the event's JSON as the server hands it over. With it go \`Sensu-Event-Id\` (the same for all that happens to one problem) and \`Sensu-Delivery\` (the same for all tries of one delivery: a receiver that has
 seen it may ignore it), and, when \`secret\` is set:
 
 \`\`\`
@@ -33,7 +33,7 @@ const isOurs = v1 !== undefined && timingSafeEqual(wanted, Buffer.from(v1, 'hex'
 
 Any answer of 2xx is success. Redirects are not followed: neither the signature nor other secrets reach a server that is not configured here. The server's certificate is verified, always.`,
   settings: {
-    url: {
+    webhook_url: {
       type: 'secret',
       protocols: ['http', 'https'],
       required: true,
@@ -44,7 +44,7 @@ Any answer of 2xx is success. Redirects are not followed: neither the signature 
     headers: { type: 'secrets by name', summary: 'Further headers; their values are taken for secret.' },
     ...httpSettings,
   },
-  sample: { url: 'https://alerts.example.com/sensu', secret_file: '/etc/sensu/webhook.secret' },
+  sample: { webhook_url: 'https://alerts.example.com/sensu', secret_file: '/etc/sensu/webhook.secret' },
   rules({ headers, authorization }) {
     return [
       ...Object.entries(headers).flatMap(([name, value]) => headerFault(name, value.reveal()) ?? []),
@@ -54,7 +54,7 @@ Any answer of 2xx is success. Redirects are not followed: neither the signature 
     ]
   },
   handle(event, settings, context): Action {
-    const { url, secret, authorization, headers } = settings
+    const { webhook_url: url, secret, authorization, headers } = settings
     const time = Math.floor(context.now() / 1000)
     const body = event.json
     const delivery = {
@@ -63,7 +63,7 @@ Any answer of 2xx is success. Redirects are not followed: neither the signature 
       headers: {
         'Content-Type': 'application/json',
         'User-Agent': 'sensu-kvm',
-        'Sensu-Event-Id': event.id,
+        'Sensu-Event-Id': event.id.replace(/[^\x21-\x7e]/g, '_'),
         'Sensu-Delivery': randomUUID(),
         ...(authorization === undefined ? {} : { Authorization: authorization.reveal() }),
         ...Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, value.reveal()])),

@@ -104,7 +104,12 @@ export function durationText(seconds: number): string {
 
 /** The event's page in the dashboard: the template with tokens replaced by URL-encoded values; undefined without one. */
 export function dashboardLink(event: SensuEvent, template: string | undefined): string | undefined {
-  return template === undefined ? undefined : fillTokens(template, event, encodeURIComponent)
+  return template === undefined ? undefined : fillTokens(template, event, urlEncoded)
+}
+
+/** Halves of surrogate pairs, which no URL can hold, become U+FFFD. */
+function urlEncoded(value: string): string {
+  return encodeURIComponent(Buffer.from(value).toString())
 }
 
 const token = /:::([\w.-]{1,200})(?:\|([^:]{0,200}))?:::/g

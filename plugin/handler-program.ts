@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import type { Validate, ValidationError } from './command-line.js'
 import { readEvent } from './event.js'
 import type { Action, commonSettings, Handler, HandlerContext } from './handler.js'
@@ -289,6 +290,7 @@ class HandlerRun {
       random,
       variables,
       hostname,
+      path: absolute => join(variables['SENSU_KVM_ROOT'] || '/', absolute),
     }
   }
 }

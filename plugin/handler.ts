@@ -44,6 +44,8 @@ export interface HandlerContext {
   readonly variables: Readonly<Record<string, string | undefined>>
   /** This machine's name. */
   readonly hostname: string
+  /** Where a file of this machine is to be read, by its absolute path: there, or below $SENSU_KVM_ROOT, which tests set to a tree of their own. */
+  path(absolute: string): string
 }
 
 type Settings<S extends SettingTable> = SettingValues<S> & SettingValues<typeof commonSettings>

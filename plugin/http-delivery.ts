@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { HandlerContext } from './handler.js'
 import { exchangeHttp, type HttpResponse, HttpTimeoutError } from './http-exchange.js'
+import { receiverAddress } from './receiver-address.js'
 import { PassingError, retry } from './retry.js'
 import type { SettingTable, SettingValues } from './settings-table.js'
 import { printable } from './text.js'
@@ -52,7 +53,7 @@ const longestExcerpt = 200
  */
 export function deliver(delivery: Delivery, settings: HttpSettings, context: HandlerContext): Promise<HttpResponse> {
   const { origin } = new URL(delivery.url)
-  const send = requester(delivery, settings)
+  const send = requester(delivery, settings, context)
   context.stage(`sending to ${origin}`)
   return retry(context, async timeoutMs => {
     const response = await answerOf(send, origin, timeoutMs, context.signal)
@@ -75,7 +76,11 @@ export function deliver(delivery: Delivery, settings: HttpSettings, context: Han
 type Send = (timeoutMs: number, signal: AbortSignal) => Promise<HttpResponse>
 
 /** Reads the files and addresses once, for any number of tries. */
-function requester({ url, headers, body }: Delivery, { ca_file: caFile, proxy }: HttpSettings): Send {
+function requester(
+  { url, headers, body }: Delivery,
+  { ca_file: caFile, proxy }: HttpSettings,
+  context: HandlerContext,
+): Send {
   const { protocol, hostname, port, pathname, search, username, password } = new URL(url)
   const host = hostname.replace(/^\[|\]$/g, '')
   const isTls = protocol === 'https:'
@@ -83,7 +88,6 @@ function requester({ url, headers, body }: Delivery, { ca_file: caFile, proxy }:
   const request = {
     host,
     port: Number(port) || (isTls ? 443 : 80),
-    address: via?.hostname.replace(/^\[|\]$/g, '') ?? host,
     path: pathname + search,
     method: 'POST',
     headers: { ...basicAuthorization('Authorization', username, password), ...headers },
@@ -100,7 +104,11 @@ function requester({ url, headers, body }: Delivery, { ca_file: caFile, proxy }:
           },
         }),
   }
-  return (timeoutMs, signal) => exchangeHttp({ ...request, openTimeoutMs: timeoutMs, readTimeoutMs: timeoutMs, signal })
+  const receiver = via?.hostname.replace(/^\[|\]$/g, '') ?? host
+  return async (timeoutMs, signal) => {
+    const address = await receiverAddress(receiver, context, timeoutMs)
+    return exchangeHttp({ ...request, address, openTimeoutMs: timeoutMs, readTimeoutMs: timeoutMs, signal })
+  }
 }
 
 function basicAuthorization(name: string, user: string, password: string): Record<string, string> {
@@ -123,6 +131,7 @@ async function answerOf(send: Send, origin: string, timeoutMs: number, signal: A
   try {
     return await send(timeoutMs, AbortSignal.any([signal, limit]))
   } catch (error) {
+    if (error instanceof PassingError) throw error
     const reason = error instanceof Error ? error.message : String(error)
     if (/^certificate verify failed/.test(reason)) {
       throw new Error(`cannot trust ${origin}: ${reason}: name its authority in ca_file`, { cause: error })

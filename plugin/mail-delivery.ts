@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import type { HandlerContext } from './handler.js'
+import { receiverAddress } from './receiver-address.js'
 import { PassingError, retry } from './retry.js'
 import { printable } from './text.js'
 
@@ -49,7 +51,7 @@ export async function sendMail(mail: Mail, server: MailServer, context: HandlerC
   let waiting = mail.to.map(bareAddress)
   try {
     await retry(context, async timeoutMs => {
-      const answer = await attempt(mail, waiting, server, timeoutMs, context.signal)
+      const answer = await attempt(mail, waiting, server, timeoutMs, context)
       sent.push(...answer.accepted)
       refused.push(...answer.refused)
       waiting = answer.putOff.map(({ address }) => address)
@@ -85,14 +87,19 @@ async function attempt(
   recipients: readonly string[],
   server: MailServer,
   timeoutMs: number,
-  signal: AbortSignal,
+  context: HandlerContext,
 ): Promise<Answer> {
   const { createTransport } = await import('nodemailer')
+  const address = await receiverAddress(server.host, context, timeoutMs)
   const limit = AbortSignal.timeout(Math.ceil(timeoutMs))
-  const transport = createTransport(transportOptions(server, timeoutMs))
+  const transport = createTransport(transportOptions(server, address, timeoutMs))
   const envelope = { from: bareAddress(mail.from), to: [...recipients] }
   try {
-    const info = await transport.sendMail({ ...copyOf(mail), envelope, signal: AbortSignal.any([signal, limit]) })
+    const info = await transport.sendMail({
+      ...copyOf(mail),
+      envelope,
+      signal: AbortSignal.any([context.signal, limit]),
+    })
     return answerOf(info.accepted.map(String), rejectionsOf(info))
   } catch (error) {
     const rejections = rejectionsOf(error)
@@ -103,21 +110,29 @@ async function attempt(
   }
 }
 
-function transportOptions({ host, port, security, verify, caFile, login, hostname }: MailServer, timeoutMs: number) {
+function transportOptions(
+  { host, port, security, verify, caFile, login, hostname }: MailServer,
+  address: string,
+  timeoutMs: number,
+) {
   const timeout = Math.ceil(timeoutMs)
   return {
-    host,
+    host: address,
     port,
     name: hostname,
     secure: security === 'tls',
     requireTLS: security === 'starttls',
     ignoreTLS: security === 'none',
-    tls: { rejectUnauthorized: verify, ...(caFile === undefined ? {} : { ca: readAuthorities(caFile) }) },
+    tls: {
+      rejectUnauthorized: verify,
+      // The name that was asked for, not the address that was found.
+      ...(isIP(host) === 0 ? { servername: host } : {}),
+      ...(caFile === undefined ? {} : { ca: readAuthorities(caFile) }),
+    },
     ...(login === undefined ? {} : { auth: { user: login.user, pass: login.password }, forceAuth: true }),
     connectionTimeout: timeout,
     greetingTimeout: timeout,
     socketTimeout: timeout,
-    dnsTimeout: timeout,
   }
 }
 

@@ -57,10 +57,13 @@ type Files = { files: string[]; looked: string }
 function filesOf({ file, directories, variables }: PluginSettingsRequest, errors: PluginSettings['errors']): Files {
   if (file !== undefined || directories.length > 0) {
     const given = file === undefined ? [] : [file]
-    for (const directory of directories) {
-      if (!existsSync(directory)) errors.push({ file: directory, error: 'there is no such directory' })
+    for (const path of [...given, ...directories]) {
+      if (!existsSync(path)) errors.push({ file: path, error: 'there is no such file or directory' })
     }
-    return { files: [...given, ...directories.flatMap(findFiles)], looked: [...given, ...directories].join(', ') }
+    return {
+      files: [...given.filter(path => existsSync(path)), ...directories.flatMap(findFiles)],
+      looked: [...given, ...directories].join(', '),
+    }
   }
   const { SENSU_LOADED_TEMPFILE: list, SENSU_CONFIG_FILES: names } = variables
   if (list !== undefined && existsSync(list)) {

@@ -110,6 +110,17 @@ t.test('a file that cannot be written is a failure that says which and what to d
   })
 })
 
+t.test('a file that cannot be written does not keep the message from syslog', async t => {
+  t.testdir({})
+  const { port, received } = await tcpReceiver(t, 1)
+  const syslog = `tcp://127.0.0.1:${port}`
+  const argv = sectionFile(t, name, { file: '/nowhere/events.json', syslog })
+  const { stderr, status } = await runHandler(name, argv, guestEvent())
+  t.match(await received, 'memory_check')
+  t.match(stderr, new RegExp(`^handler-log: cannot append to /nowhere/events\\.json: .*; sent to ${syslog}\\n$`))
+  t.equal(status, 1)
+})
+
 t.test('by UDP a message is one datagram of RFC 5424', async t => {
   t.testdir({})
   const socket = createSocket('udp4')

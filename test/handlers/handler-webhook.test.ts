@@ -15,7 +15,7 @@ t.test('the event arrives byte for byte, signed, with the headers that are asked
   const { origin, received } = await httpReceiver(t, [{ status: 204 }])
   const url = `${origin}/hooks/token?x=1`
   const headers = { 'X-Team': 'blue' }
-  const argv = sectionFile(t, name, { url, secret, headers, authorization_env: 'TOKEN' })
+  const argv = sectionFile(t, name, { webhook_url: url, secret, headers, authorization_env: 'TOKEN' })
   const json = `${JSON.stringify(guestEvent(), undefined, 1)}\n`
   t.match(await runHandler(name, argv, json, { TOKEN: 'Bearer abcdef' }), {
     stdout: `handler-webhook: web1/memory_check create: sent to ${origin}, which answers 204\n`,
@@ -44,7 +44,7 @@ t.test('what may pass is tried again, with the same delivery and signature', asy
   t.testdir({})
   const replies = ['drop', { status: 500 }, 'drop in the answer', { status: 200 }] as const
   const { origin, received } = await httpReceiver(t, replies)
-  const { status, stderr } = await runHandler(name, sectionFile(t, name, { url: origin, secret }), guestEvent())
+  const { status, stderr } = await runHandler(name, sectionFile(t, name, { webhook_url: origin, secret }), guestEvent())
   t.same([status, stderr], [0, ''])
   t.equal(received.length, 4)
   t.equal(new Set(received.map(({ headers }) => headers['sensu-delivery'])).size, 1)
@@ -57,7 +57,7 @@ t.test('Retry-After is kept to', async t => {
     { status: 429, headers: { 'Retry-After': '1' } },
     { status: 200 },
   ])
-  t.match(await runHandler(name, sectionFile(t, name, { url: origin }), guestEvent()), { status: 0 })
+  t.match(await runHandler(name, sectionFile(t, name, { webhook_url: origin }), guestEvent()), { status: 0 })
   const [first, second] = received
   t.ok((second?.atMs ?? 0) - (first?.atMs ?? 0) >= 1000)
 })
@@ -67,7 +67,7 @@ t.test('a server that asks for more patience than there is time is a failure at 
   const { origin } = await httpReceiver(t, [{ status: 503, headers: { 'Retry-After': '3600' }, body: 'maintenance' }])
   const { stderr, status, ms } = await runHandler(
     name,
-    sectionFile(t, name, { url: `${origin}/s3cret-path` }),
+    sectionFile(t, name, { webhook_url: `${origin}/s3cret-path` }),
     guestEvent(),
   )
   t.equal(stderr, `handler-webhook: ${origin} answers 503 (maintenance), and to come back in 3600 s\n`)
@@ -78,7 +78,7 @@ t.test('a server that asks for more patience than there is time is a failure at 
 t.test('a server that never answers is given up before the time is over, after more than one try', async t => {
   t.testdir({})
   const { origin, received } = await httpReceiver(t, ['hang'])
-  const argv = sectionFile(t, name, { url: origin, timeout: 2 })
+  const argv = sectionFile(t, name, { webhook_url: origin, timeout: 2 })
   const { stderr, status, ms } = await runHandler(name, argv, guestEvent())
   t.match(stderr, /^handler-webhook: cannot send to http:\S+: no answer within \d\.\d s \(\d tries in \d\.\d s\)\n$/)
   t.equal(status, 1)
@@ -90,7 +90,7 @@ t.test('a redirect is refused: nothing reaches the other server', async t => {
   t.testdir({})
   const other = await httpReceiver(t, [{ status: 200 }])
   const { origin, received } = await httpReceiver(t, [{ status: 307, headers: { Location: `${other.origin}/x` } }])
-  const { stderr, status } = await runHandler(name, sectionFile(t, name, { url: origin, secret }), guestEvent())
+  const { stderr, status } = await runHandler(name, sectionFile(t, name, { webhook_url: origin, secret }), guestEvent())
   t.equal(
     stderr,
     `handler-webhook: ${origin} answers 307: it redirects to ${other.origin}, which is not followed: configure the final URL\n`,
@@ -101,7 +101,7 @@ t.test('a redirect is refused: nothing reaches the other server', async t => {
 t.test('a refusal is not repeated, and says what the server says without the secrets in it', async t => {
   t.testdir({})
   const { origin, received } = await httpReceiver(t, [{ status: 403, body: `no: ${secret}\u001b[2J /hooks/t0ken` }])
-  const argv = sectionFile(t, name, { url: `${origin}/hooks/t0ken`, secret })
+  const argv = sectionFile(t, name, { webhook_url: `${origin}/hooks/t0ken`, secret })
   const { stderr, status } = await runHandler(name, argv, guestEvent())
   t.equal(
     stderr,
@@ -119,11 +119,11 @@ t.test('a certificate is verified, by an authority of its own if one is named', 
   await once(server, 'listening')
   t.teardown(() => server.close())
   const url = `https://localhost:${(server.address() as AddressInfo).port}`
-  t.match(await runHandler(name, sectionFile(t, name, { url, ca_file: authority }), guestEvent()), {
+  t.match(await runHandler(name, sectionFile(t, name, { webhook_url: url, ca_file: authority }), guestEvent()), {
     status: 0,
     stderr: '',
   })
-  const { stderr, status } = await runHandler(name, sectionFile(t, name, { url }), guestEvent())
+  const { stderr, status } = await runHandler(name, sectionFile(t, name, { webhook_url: url }), guestEvent())
   t.match(
     stderr,
     /^handler-webhook: cannot trust https:\/\/localhost:\d+: certificate verify failed \(.*\): name its authority in ca_file\n$/,
@@ -134,7 +134,7 @@ t.test('a certificate is verified, by an authority of its own if one is named', 
 t.test('a proxy is gone through, with its password', async t => {
   t.testdir({})
   const { port, received } = await httpReceiver(t, [{ status: 200 }])
-  const argv = sectionFile(t, name, { url: 'http://alerts.invalid/x', proxy_env: 'http_proxy' })
+  const argv = sectionFile(t, name, { webhook_url: 'http://alerts.invalid/x', proxy_env: 'http_proxy' })
   const run = await runHandler(name, argv, guestEvent(), { http_proxy: `http://me:pass%20word@127.0.0.1:${port}` })
   t.match(run, { status: 0 })
   const authorization = `Basic ${Buffer.from('me:pass word').toString('base64')}`
@@ -152,7 +152,7 @@ t.test('a dry run prints the request without secrets, and sends nothing', async 
   t.teardown(() => server.close())
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const settings = {
-    url: `${origin}/hooks/t0ken`,
+    webhook_url: `${origin}/hooks/t0ken`,
     secret,
     authorization: 'Bearer abcdef',
     headers: { 'X-Key': 'k-e-y-1' },
@@ -176,22 +176,27 @@ t.test('secrets come from one of three places, and everything else is an error t
   const intro = (count: string) => `handler-webhook: the configuration cannot be used, nothing was sent: ${count}\n`
   t.equal(
     await check({}),
-    `${intro('1 error')}${path}: handler-webhook url is missing: give url, url_file or url_env\n`,
+    `${intro('1 error')}${path}: handler-webhook webhook_url is missing: give webhook_url, webhook_url_file or webhook_url_env\n`,
   )
   t.equal(
-    await check({ url: 'http://x', url_env: 'X', secret_file: '/nowhere', authorization_env: 'NOTHING' }),
-    `${intro('3 errors')}${path}: handler-webhook url must be given once: as url, url_file or url_env
+    await check({
+      webhook_url: 'http://x',
+      webhook_url_env: 'X',
+      secret_file: '/nowhere',
+      authorization_env: 'NOTHING',
+    }),
+    `${intro('3 errors')}${path}: handler-webhook webhook_url must be given once: as webhook_url, webhook_url_file or webhook_url_env
 ${path}: handler-webhook secret cannot be read from /nowhere: ENOENT: no such file or directory, open '/nowhere'
 ${path}: handler-webhook authorization must be in the environment variable NOTHING
 `,
   )
   t.equal(
-    await check({ url_file: `${t.testdirName}/url.txt` }),
-    `${intro('1 error')}${path}: handler-webhook url must be a URL that starts with http:// or https://\n`,
+    await check({ webhook_url_file: `${t.testdirName}/url.txt` }),
+    `${intro('1 error')}${path}: handler-webhook webhook_url must be a URL that starts with http:// or https://\n`,
   )
   t.equal(
     await check({
-      url: 'http://x',
+      webhook_url: 'http://x',
       headers: { Host: 'y', 'a b': 'c', 'Sensu-Signature': 'forged', 'X-Y': 'a\r\nB: c' },
     }),
     `${intro('4 errors')}${path}: handler-webhook headers Host must be left out: it belongs to the connection
