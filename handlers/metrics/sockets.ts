@@ -3,6 +3,7 @@ import { connect } from 'node:net'
 
 /** A port that takes lines. */
 export interface Port {
+  /** An IP address: a name would be looked up by a thread that may hang. */
   readonly host: string
   readonly port: number
 }

@@ -1,11 +1,12 @@
 import type { HandlerContext } from '../../plugin/handler.js'
 import { deliver, type HttpSettings, RefusedError } from '../../plugin/http-delivery.js'
+import { receiverAddress } from '../../plugin/receiver-address.js'
 import { PassingError, retry } from '../../plugin/retry.js'
 import { printable } from '../../plugin/text.js'
 import { type BatchLimits, batchesOf, datagram } from './batches.js'
 import { type Additions, graphiteLine, influxLine, opentsdbLine, opentsdbPoint, type WriteLine } from './lines.js'
 import type { Point } from './point.js'
-import { sendTcp, sendUdp } from './sockets.js'
+import { type Port, sendTcp, sendUdp } from './sockets.js'
 
 export const storeNames = ['graphite', 'influxdb', 'influxdb2', 'opentsdb'] as const
 export type StoreName = (typeof storeNames)[number]
@@ -124,13 +125,6 @@ function sendBatch(target: Target, lines: readonly string[], context: HandlerCon
   return target.store === 'opentsdb' ? toOpentsdb(target, lines, context) : toInfluxdb(target, lines, context)
 }
 
-function portOf({ store, url }: Target): { host: string; port: number } {
-  return {
-    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
-    port: url.port === '' ? defaultPorts[store] : Number(url.port),
-  }
-}
-
 /** A datagram that is lost is lost; only what the kernel knows is an error. */
 async function sendDatagrams(
   target: Target,
@@ -138,7 +132,7 @@ async function sendDatagrams(
   context: HandlerContext,
 ): Promise<Pick<Delivery, 'sent' | 'failure'>> {
   try {
-    await untilReached(target, context, signal => sendUdp(portOf(target), batches.map(textOf), signal))
+    await untilReached(target, context, (port, signal) => sendUdp(port, batches.map(textOf), signal))
     return { sent: batches.flat().length, failure: undefined }
   } catch (error) {
     return { sent: 0, failure: error instanceof Error ? error.message : String(error) }
@@ -146,8 +140,8 @@ async function sendDatagrams(
 }
 
 function overTcp(target: Target, lines: readonly string[], context: HandlerContext): Promise<Refusal | undefined> {
-  return untilReached(target, context, async signal => {
-    const reply = await sendTcp(portOf(target), [textOf(lines)], signal)
+  return untilReached(target, context, async (port, signal) => {
+    const reply = await sendTcp(port, [textOf(lines)], signal)
     const complaints = reply.split('\n').filter(line => line.trim() !== '')
     const [first] = complaints
     if (first === undefined) return undefined
@@ -159,16 +153,18 @@ function overTcp(target: Target, lines: readonly string[], context: HandlerConte
 function untilReached<T>(
   target: Target,
   context: HandlerContext,
-  attempt: (signal: AbortSignal) => Promise<T>,
+  attempt: (port: Port, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
+  const { url, store } = target
+  const port = url.port === '' ? defaultPorts[store] : Number(url.port)
   return retry(context, async timeoutMs => {
+    const limit = AbortSignal.timeout(Math.ceil(timeoutMs))
     try {
-      return await attempt(AbortSignal.any([context.signal, AbortSignal.timeout(Math.ceil(timeoutMs))]))
+      const host = await receiverAddress(url.hostname.replace(/^\[(.*)\]$/, '$1'), context, timeoutMs)
+      return await attempt({ host, port }, AbortSignal.any([context.signal, limit]))
     } catch (error) {
-      throw new PassingError(
-        `cannot send to ${placeOf(target)}: ${error instanceof Error ? error.message : String(error)}`,
-        { cause: error },
-      )
+      const reason = error instanceof Error ? error.message : String(error)
+      throw new PassingError(`cannot send to ${placeOf(target)}: ${reason}`, { cause: error })
     }
   })
 }
