@@ -31,13 +31,25 @@ export interface Delivery {
   readonly body: string
 }
 
+/** The server refused a request for good. */
+export class RefusedError extends Error {
+  override readonly name = 'RefusedError'
+  readonly response: HttpResponse
+
+  constructor(message: string, response: HttpResponse) {
+    super(message)
+    this.response = response
+  }
+}
+
 /** Answers after which the same request may succeed. */
 const passingCodes = new Set(['408', '425', '429', '500', '502', '503', '504'])
 const longestExcerpt = 200
 
 /**
  * Sends a request until the server takes it (2xx) and returns what it answered. Nothing is followed: a redirect is a failure, so that neither signature nor secrets
- * reach another server. Connections that fail, and answers that say to come back, are tried again. Throws with the server's origin, the reason, and what to do.
+ * reach another server. Connections that fail, and answers that say to come back, are tried again. Throws with the server's origin, the reason, and what to do;
+ * RefusedError for other answers that trying again would not change.
  */
 export function deliver(delivery: Delivery, settings: HttpSettings, context: HandlerContext): Promise<HttpResponse> {
   const { origin } = new URL(delivery.url)
@@ -57,7 +69,7 @@ export function deliver(delivery: Delivery, settings: HttpSettings, context: Han
         `${answer}: it redirects to ${originOf(location, delivery.url)}, which is not followed: configure the final URL`,
       )
     }
-    throw new Error(`${answer}: correct the URL or what it asks for`)
+    throw new RefusedError(`${answer}: correct the URL or what it asks for`, response)
   })
 }
 

@@ -25,7 +25,10 @@ export function sampleHandlerConfiguration({ name, sample, sampleHandler }: Hand
 
 function handlerPage(handler: Handler): string {
   const { name, summary, description, settings } = handler
-  const own = Object.fromEntries(Object.entries(settings).filter(([setting]) => !(setting in commonSettings)))
+  const common: SettingTable = commonSettings
+  const isOwn = (attribute: string, setting: Setting) =>
+    common[attribute] === undefined || defaultText(common[attribute]) !== defaultText(setting)
+  const own = Object.fromEntries(Object.entries(settings).filter(entry => isOwn(...entry)))
   const sections = [
     `# ${name}`,
     summary,
@@ -104,7 +107,7 @@ in \`/usr/local/bin\`:
 }
 \`\`\`
 
-- \`timeout\` is Sensu's, in seconds. The handler's own (\`timeout\` in its section, 8 s) must be shorter: then it ends its retries and says what was wrong, where Sensu would end it without a word.
+- \`timeout\` is Sensu's, in seconds. The handler's own (\`timeout\` in its section, 8 s unless its page says otherwise) must be shorter: then it ends its retries and says what was wrong, where Sensu would end it without a word.
 - \`severities\` (\`ok\`, \`warning\`, \`critical\`, \`unknown\`) and \`filter\` or \`filters\` say which events come here; a resolution comes when the problem did. \`handle_flapping\` and \`handle_silenced\` let in what Sensu
   holds back otherwise.
 - A check that fails makes an event each time it runs: let \`"occurrences"\` and \`"refresh"\` of the check, with Sensu's filter \`occurrences\`, say how often a handler hears of it.
