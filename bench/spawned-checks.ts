@@ -106,7 +106,7 @@ function rowsOf(count: number, ours: Client, peer: Client | undefined, loop: Tur
   return [
     {
       ...row('spawned checks', '/s', ours.turns.perSecond, bare, loop.perSecond),
-      note: `${checks} checks, ${batch.toLocaleString('en')} at a time in turn, ${concurrency} at once; CPU is the client's own`,
+      note: `${checks} checks, ${batch.toLocaleString('en')} at a time in turn, ${concurrency} at once; CPU is the client's own, with its launcher's`,
     },
     row('CPU per spawned check', 'ms', ours.turns.cpuMs, bare, loop.cpuMs),
     { ...row('spawned checks', '/s', ours.turns.perSecond, sensu, peer?.turns.perSecond), target: '>= 1.2 times' },
@@ -167,12 +167,39 @@ async function startClient(broker: Rabbitmq, name: string, program: string, args
   return { name, pid: client.pid, turns: new Turns(), idleMiB: Number.NaN, stop }
 }
 
-/** CPU time of a process itself, ms (proc(5): utime and stime in clock ticks). */
+/** CPU time of a client itself, not of its commands, ms (proc(5): utime and stime in clock ticks). */
 function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? []
-  return ((Number(fields[11]) + Number(fields[12])) * 1000) / clockTicksPerSecond
+  const ticks = sum(processesOf(pid), each => {
+    const fields = readFileSync(`/proc/${each}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? []
+    return Number(fields[11]) + Number(fields[12])
+  })
+  return (ticks * 1000) / clockTicksPerSecond
 }
 
 function residentMiB(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
+  const read = (each: number) => /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${each}/status`, 'utf8'))?.[1]
+  return sum(processesOf(pid), each => Number(read(each))) / 1024
+}
+
+/** The client's process, and the launcher it may have. */
+function processesOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+    .trim()
+    .split(' ')
+    .filter(Boolean)
+    .map(Number)
+  return [pid, ...children.filter(child => commandLine(child).startsWith('sensu-kvm-launcher'))]
+}
+
+function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    // A command that has just ended.
+    return ''
+  }
+}
+
+function sum<T>(items: readonly T[], figure: (item: T) => number): number {
+  return items.reduce((total, item) => total + figure(item), 0)
 }
