@@ -55,6 +55,11 @@ t.test(
     const before = Math.floor(Date.now() / 1000)
     const agent = new AgentProcess(t, { files })
     await agent.log('scheduling standalone checks')
+    const told = agent.lines.filter(({ message }) => /^(subscribing|scheduling)/.test(message))
+    t.match(
+      told.map(({ message, subscription }) => subscription ?? message),
+      ['scheduling keepalives', 'subscribing to client subscriptions', 'all', 'roundrobin:shared', `client:${name}`],
+    )
     await server.keepalive(name)
     await server.request(`client:${name}`, { name: 'once', command: 'true' })
     await server.result('once')
