@@ -429,7 +429,7 @@ export const differences: readonly Difference[] = [
     },
   },
   {
-    cases: /^transport_broker_refused_at_start$/,
+    cases: /^transport_(broker_(refused|late)_at_start.*|array_first_broker_dead)$/,
     reason: 'which broker it was is told, too',
     replaceInLog: [['Errno::ECONNREFUSED"', 'Errno::ECONNREFUSED","host":"127.0.0.1","port":5679']],
   },

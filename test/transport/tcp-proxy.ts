@@ -8,9 +8,9 @@ export class TcpProxy {
   #refusing = false
   accepted = 0
 
-  static async start(targetPort: number, host = '127.0.0.1'): Promise<TcpProxy> {
+  static async start(targetPort: number, host = '127.0.0.1', port = 0): Promise<TcpProxy> {
     const proxy = new TcpProxy(targetPort)
-    proxy.#server.listen(0, host)
+    proxy.#server.listen(port, host)
     await once(proxy.#server, 'listening')
     return proxy
   }
