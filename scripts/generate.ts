@@ -9,6 +9,7 @@ import type { Check } from '../plugin/check.js'
 import { type AnyCheck, commandLineOptions, commandLineSchema } from '../plugin/command-line.js'
 import { bashCompletion, zshCompletion } from './completion.js'
 import { helpText } from './help.js'
+import { statusPageText } from './status-page.js'
 
 /** A check and the file that declares it, without its ending. */
 export interface FoundCheck {
@@ -68,7 +69,7 @@ export async function generate(root: string): Promise<{ problems: string[]; chec
   const server = existsSync(join(root, 'server/main.ts'))
   writeFolder(
     join(root, 'generated'),
-    await generatedFiles(host ? checks : [], String(version), { host, agent, server }),
+    await generatedFiles(root, host ? checks : [], String(version), { host, agent, server }),
   )
   writeFolder(join(root, 'dist/schemas'), new Map(checks.map(({ check }) => [`${check.name}.json`, schemaText(check)])))
   writeFolder(join(root, 'dist/completions'), completions(checks))
@@ -77,6 +78,7 @@ export async function generate(root: string): Promise<{ problems: string[]; chec
 
 /** `parts`: what of the project is there, so that the build makes the rest while one of them is missing. */
 async function generatedFiles(
+  root: string,
   checks: readonly FoundCheck[],
   version: string,
   { host, agent, server }: { host: boolean; agent: boolean; server: boolean },
@@ -93,7 +95,10 @@ async function generatedFiles(
     files.set(`bin/${check.name}.ts`, entryText(check))
   }
   if (agent) files.set('bin/sensu-kvm-agent.ts', agentText(checks))
-  if (server) files.set('bin/sensu-kvm-server.ts', serverText)
+  if (server) {
+    files.set('status-page.ts', await statusPageText(root))
+    files.set('bin/sensu-kvm-server.ts', serverText)
+  }
   return files
 }
 
@@ -126,8 +131,9 @@ void main(process.argv.slice(2), { get: name => load.get(name)?.().program })
 }
 
 const serverText = `import { main } from '../../server/main.js'
+import { statusPage } from '../status-page.js'
 
-void main(process.argv.slice(2))
+void main(process.argv.slice(2), statusPage)
 `
 
 function programTable(checks: readonly FoundCheck[]): string {

@@ -13,6 +13,7 @@ import { type ApiRequest, apiRequest, readBody } from './request.js'
 import { respond, respondRaw } from './respond.js'
 import { handlerOf, methodNotAllowed, Router } from './router.js'
 import { routes } from './routes.js'
+import { type StatusPage, statusPageRoutes } from './status-page.js'
 
 /** Where Sensu 1.9 listens when nothing is configured. */
 const DEFAULT_BIND = '0.0.0.0'
@@ -41,6 +42,8 @@ export interface ApiLimits {
 /** What the API answers from, and its bounds. */
 export interface ApiOptions extends Omit<ApiParts, 'background'> {
   limits: ApiLimits
+  /** What is at `/`. */
+  statusPage: StatusPage
 }
 
 /** Sensu's HTTP API: one request a connection, answered from Redis, the transport and the settings. */
@@ -48,7 +51,7 @@ export class Api implements Listener {
   readonly #parts: ApiParts
   readonly #limits: ApiLimits
   readonly #api: JsonObject
-  readonly #router = new Router(routes)
+  readonly #router: Router
   readonly #isAuthorized: (header: string | undefined) => boolean
   readonly #cors: [string, string][]
   readonly #server: Server
@@ -57,9 +60,10 @@ export class Api implements Listener {
   readonly #inFlight = new Set<Promise<void>>()
 
   /** Throws when the settings of the API cannot be used. */
-  constructor({ limits, ...parts }: ApiOptions) {
+  constructor({ limits, statusPage, ...parts }: ApiOptions) {
     this.#parts = { ...parts, background: new BackgroundWork(parts.log) }
     this.#limits = limits
+    this.#router = new Router([...statusPageRoutes(statusPage), ...routes])
     this.#api = parts.settings.api ?? {}
     this.#isAuthorized = authentication(this.#api)
     this.#cors = corsHeaders(this.#api)
