@@ -59,7 +59,6 @@ export class Api implements Listener {
   readonly #taken = new WeakSet<Socket>()
   readonly #inFlight = new Set<Promise<void>>()
 
-  /** Throws when the settings of the API cannot be used. */
   constructor({ limits, statusPage, ...parts }: ApiOptions) {
     this.#parts = { ...parts, background: new BackgroundWork(parts.log) }
     this.#limits = limits

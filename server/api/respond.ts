@@ -31,8 +31,9 @@ export async function respond(
   let bytes = 0
   await pipeline(async function* () {
     for await (const piece of continued(whole, rest)) {
-      bytes += Buffer.byteLength(piece)
-      yield piece
+      const chunk = Buffer.from(piece)
+      bytes += chunk.length
+      yield chunk
     }
   }, response)
   return bytes
