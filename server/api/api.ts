@@ -8,6 +8,7 @@ import { authentication, unauthorized } from './authentication.js'
 import { BackgroundWork } from './background-work.js'
 import { malformedRequest, type UnreadableRequest, unreadableRequest } from './bad-request.js'
 import { corsHeaders } from './cors.js'
+import { isForeignForm } from './foreign-form.js'
 import type { ApiParts } from './parts.js'
 import { type ApiRequest, apiRequest, readBody } from './request.js'
 import { respond, respondRaw } from './respond.js'
@@ -164,6 +165,7 @@ export class Api implements Listener {
   async #answer(request: ApiRequest): Promise<Answer> {
     const { method, path, headers } = request
     if (method !== 'OPTIONS' && !this.#isAuthorized(headers.authorization)) return unauthorized
+    if (isForeignForm(request)) return { status: 403 }
     const match = this.#router.find(path)
     const disconnected = match?.route.offline ? undefined : this.#disconnected()
     if (disconnected) return disconnected
