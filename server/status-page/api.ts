@@ -101,8 +101,8 @@ async function ask(path: string): Promise<{ value: unknown; total?: number | und
 
 /** 404 is no failure: what was to be ended is not there any more. */
 async function tell(path: string, body: object): Promise<void> {
-  // A page from elsewhere cannot send this content type without asking first, see docs/status-page.md.
-  const headers = { 'Content-Type': 'application/json', 'X-Requested-With': 'sensu-kvm' }
+  // the server refuses what forms of pages from elsewhere can send, see docs/status-page.md
+  const headers = { 'Content-Type': 'application/json' }
   const response = await request(path, { method: 'POST', headers, body: JSON.stringify(body) })
   if (!response.ok && response.status !== 404) throw new Error(await failure(response))
 }

@@ -61,10 +61,11 @@ function guestPart(): Part<ShownGuest> {
   }
 }
 
-function about({ client }: ClientState, guests: readonly ClientState[]): string {
+function about({ name, client }: ClientState, guests: readonly ClientState[]): string {
   const wrong = guests.filter(({ problems }) => problems > 0).length
+  const count = counted(guests.length, name === WITHOUT_HOST ? 'client' : 'guest')
   return [
-    ...(guests.length > 0 ? [`${counted(guests.length, 'guest')}${wrong > 0 ? `, ${wrong} with problems` : ''}`] : []),
+    ...(guests.length > 0 ? [`${count}${wrong > 0 ? `, ${wrong} with problems` : ''}`] : []),
     ...(client === undefined || client.isProxy ? [] : [client.address]),
     ...(client?.keepalive === undefined ? [] : [`keepalive ${duration(nowSeconds() - client.keepalive)} ago`]),
   ].join(' · ')

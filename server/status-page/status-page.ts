@@ -155,8 +155,9 @@ export class StatusPage {
     const nothing = found('#nothing', HTMLElement)
     nothing.hidden = !this.#isLoaded || filterProblems(wrong, filter).length > 0
     const isEmpty = this.#site.clients.length === 0
-    const healthy = isEmpty ? 'No client has sent anything yet.' : 'Nothing is wrong.'
-    nothing.className = wrong.length > 0 || isEmpty ? 'nothing' : 'nothing well'
+    const isBlind = this.#troubles.length > 0
+    const healthy = isEmpty ? 'No client has sent anything yet.' : isBlind ? 'No event is known.' : 'Nothing is wrong.'
+    nothing.className = wrong.length > 0 || isEmpty || isBlind ? 'nothing' : 'nothing well'
     setText(nothing, wrong.length > 0 ? `Nothing of ${counted(wrong.length, 'problem')} fits the filter.` : healthy)
   }
 
@@ -185,12 +186,12 @@ export class StatusPage {
   #showConnection(connection: Connection): void {
     const isLost = connection.kind === 'lost'
     document.body.classList.toggle('lost', isLost)
-    const seconds = isLost ? Math.ceil((connection.retryAt - Date.now()) / 1000) : 0
     const text = isLost
-      ? `not connected since ${clockText(connection.since)}: ${connection.reason}; next try in ${seconds} s`
+      ? `not connected since ${clockText(connection.since)}: ${connection.reason}; next try at ${clockText(connection.retryAt)}`
       : `updated ${clockText(connection.at)}`
     setText(found('#connection', HTMLElement), text)
     if (isLost) {
+      this.#render() // what is shown grows older
       document.title = 'not connected – sensu-kvm'
       this.#clientsLoadedAt = 0
     }
