@@ -44,7 +44,7 @@ export class ResultReader {
     return text === undefined ? undefined : { client, check, text, history: history.map(toStatus) }
   }
 
-  /** For each client who else sends results of it, by the newest one: for a guest its host. Undefined where nobody does. */
+  /** For each client who else sends results of it: for a guest its host. Undefined where nobody does. */
   async senders(clients: string[]): Promise<(string | undefined)[]> {
     if (clients.length === 0) return []
     const found = await rows(this.#redis(), readSendersScript, clients)

@@ -93,8 +93,10 @@ export class StatusPage {
     this.#eventCount = total
     this.#troubles = troubles
     this.#site = { ...this.#site, events, silences }
-    this.#render()
-    if (Date.now() - this.#clientsLoadedAt >= CLIENTS_INTERVAL_MS) await this.#loadClients()
+    if (Date.now() - this.#clientsLoadedAt >= CLIENTS_INTERVAL_MS) {
+      if (!this.#isLoaded) this.#render() // what is wrong does not wait for the clients
+      await this.#loadClients()
+    }
     this.#isLoaded = true
     this.#render()
     await this.#panel.refresh()
@@ -185,7 +187,9 @@ export class StatusPage {
 
   #showConnection(connection: Connection): void {
     const isLost = connection.kind === 'lost'
+    const wasLost = document.body.classList.contains('lost')
     document.body.classList.toggle('lost', isLost)
+    if (isLost !== wasLost) this.#notice(isLost ? `Not connected: ${connection.reason}.` : 'Connected again.')
     const text = isLost
       ? `not connected since ${clockText(connection.since)}: ${connection.reason}; next try at ${clockText(connection.retryAt)}`
       : `updated ${clockText(connection.at)}`
