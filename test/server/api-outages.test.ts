@@ -1,4 +1,5 @@
-import { createServer } from 'node:net'
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
 import t from 'tap'
 import { stringifyJson } from '../../sensu/json.js'
 import type { Json } from '../../sensu/types.js'
@@ -27,6 +28,36 @@ t.test('recorded case redis-outage: without Redis there is nothing to answer fro
   sameAnswer(t, await ask(port, 'OPTIONS', '/clients'), at(observed, 'api', 'OPTIONS'), 'body', 'OPTIONS')
   await site.redisServer.restart()
   await until('an answer', async () => (await answered()) === 'HTTP/1.1 200 OK')
+  t.strictSame(await server.stop(), { status: 0, signal: null })
+})
+
+t.test('a list during which Redis is lost is cut off, so that nobody takes it for a whole one', async t => {
+  const server = new ServerProcess(t, site.settings({ api }), ['--api-only'])
+  const result = JSON.stringify({ name: 'k', status: 0, output: 'o'.repeat(2000) })
+  const seeding = site.redis.pipeline()
+  for (let at = 0; at < 10_000; at++) {
+    seeding.sadd('clients', `host-${at}`).sadd(`result:host-${at}`, 'k').set(`result:host-${at}:k`, result)
+  }
+  await seeding.exec()
+  const port = await apiPort(server)
+  await until('the connections', async () => (await ask(port, 'OPTIONS', '/')).status_line === 'HTTP/1.1 200 OK')
+  const socket = connect(port, '127.0.0.1')
+  socket.write('GET /results HTTP/1.1\r\n\r\n')
+  const [beginning] = await once(socket, 'data')
+  socket.pause()
+  t.match(String(beginning), /^HTTP\/1\.1 200 OK\r\n.*\r\nTransfer-Encoding: chunked\r\n/s)
+  await site.redisServer.kill()
+  await server.log('unexpected api error')
+  let end = ''
+  socket.on('data', data => {
+    end = String(data).slice(-20)
+  })
+  socket.on('error', () => {})
+  socket.resume()
+  await new Promise(resolve => socket.once('close', resolve))
+  t.notMatch(end, /\]\r\n0\r\n\r\n$/)
+  await site.redisServer.restart()
+  await site.redis.flushall()
   t.strictSame(await server.stop(), { status: 0, signal: null })
 })
 
