@@ -176,7 +176,7 @@ export class Api implements Listener {
     const { method, path, headers } = request
     if (method !== 'OPTIONS' && !this.#isAuthorized(headers.authorization)) return unauthorized
     if (isForeignForm(request)) return { status: 403 }
-    const match = this.#router.find(path)
+    const match = this.#router.find(path, headers.accept)
     const disconnected = match?.route.offline ? undefined : this.#disconnected()
     if (disconnected) return disconnected
     if (method === 'OPTIONS') return { status: 200 }

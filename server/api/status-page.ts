@@ -3,7 +3,7 @@ import { isSet } from '../../sensu/json-value.js'
 import type { JsonObject } from '../../sensu/types.js'
 import type { Store } from '../../store/store.js'
 import { parsedObject } from '../../store/stored-text.js'
-import { type Answer, notFound } from './answer.js'
+import type { Answer } from './answer.js'
 import { asset } from './asset.js'
 import { listAnswer } from './lists.js'
 import type { ApiParts } from './parts.js'
@@ -41,18 +41,12 @@ const headers = {
 /** The page at `/`, what belongs to it, and what only it asks for. */
 export function statusPageRoutes({ html, style, script }: StatusPage): Route[] {
   return [
-    forBrowsers(asset('/', 'text/html; charset=utf-8', html, { ...headers, Vary: 'Accept' })),
+    // programs get the answers of Sensu 1.9, which has nothing there
+    { ...asset('/', 'text/html; charset=utf-8', html, { ...headers, Vary: 'Accept' }), accepts: 'text/html' },
     asset('/status.css', 'text/css; charset=utf-8', style, headers),
     asset('/status.js', 'text/javascript; charset=utf-8', script, headers),
     { paths: ['/status/clients'], GET: getClients },
   ]
-}
-
-/** Whoever does not ask for HTML gets the 404 of Sensu 1.9. */
-function forBrowsers(route: Route): Route {
-  const { GET = () => notFound } = route
-  const isBrowser = ({ headers }: ApiRequest) => headers.accept?.includes('text/html') === true
-  return { ...route, GET: (parts, request) => (isBrowser(request) ? GET(parts, request) : notFound) }
 }
 
 /** All clients in a few words each, paged like `/clients`, and for guests the host. */

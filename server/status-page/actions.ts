@@ -11,8 +11,3 @@ export interface Actions {
   unsilence(id: string): Promise<void>
   resolve(subject: Required<Subject>): Promise<void>
 }
-
-/** Where the page shows a client: the part of its address behind `#`, which links from elsewhere may name as well. */
-export function clientAddress(client: string): string {
-  return `#client=${encodeURIComponent(client)}`
-}

@@ -21,6 +21,9 @@ export const MAXIMUM_CLIENTS = 20_000
 /** More results of one client are not shown. */
 const MAXIMUM_RESULTS = 200
 
+/** The API did not answer, or not as it should; the message can be shown. */
+export class ApiError extends Error {}
+
 /** What a silence is made of, see POST /silenced. */
 export interface NewSilence {
   subscription?: string
@@ -32,7 +35,7 @@ export interface NewSilence {
   creator: string
 }
 
-/** The server's API, from where the page came from. Everything rejects with an Error that can be shown. */
+/** The server's API, from where the page came from. Everything rejects with an `ApiError`. */
 export class Api {
   /** Whether clients' and events' names may be put into paths: the API serves only such. */
   static readonly #name = /^[\w.-]+$/
@@ -58,7 +61,7 @@ export class Api {
   }
 
   async results(client: string): Promise<Result[]> {
-    if (!Api.#name.test(client)) throw new Error('a client of this name cannot be asked for')
+    if (!Api.#name.test(client)) throw new ApiError('a client of this name cannot be asked for')
     return readResults((await ask(`results/${client}?limit=${MAXIMUM_RESULTS}`)).value)
   }
 
@@ -95,8 +98,11 @@ async function askPages<T>(
 
 async function ask(path: string): Promise<{ value: unknown; total?: number | undefined }> {
   const response = await request(path, { method: 'GET' })
-  if (!response.ok) throw new Error(await failure(response))
-  return { value: await response.json(), total: readTotal(response.headers.get('X-Pagination')) }
+  if (!response.ok) throw new ApiError(await failure(response))
+  const value: unknown = await response.json().catch(() => {
+    throw new ApiError(`the answer to ${path} was cut off`)
+  })
+  return { value, total: readTotal(response.headers.get('X-Pagination')) }
 }
 
 /** 404 is no failure: what was to be ended is not there any more. */
@@ -104,7 +110,7 @@ async function tell(path: string, body: object): Promise<void> {
   // the server refuses what forms of pages from elsewhere can send, see docs/status-page.md
   const headers = { 'Content-Type': 'application/json' }
   const response = await request(path, { method: 'POST', headers, body: JSON.stringify(body) })
-  if (!response.ok && response.status !== 404) throw new Error(await failure(response))
+  if (!response.ok && response.status !== 404) throw new ApiError(await failure(response))
 }
 
 function request(path: string, options: RequestInit): Promise<Response> {
@@ -118,7 +124,7 @@ function request(path: string, options: RequestInit): Promise<Response> {
     signal: AbortSignal.timeout(TIMEOUT_MS),
   }).catch((error: unknown) => {
     const timedOut = error instanceof DOMException && error.name === 'TimeoutError'
-    throw new Error(timedOut ? `no answer within ${TIMEOUT_MS / 1000} s` : 'the server cannot be reached')
+    throw new ApiError(timedOut ? `no answer within ${TIMEOUT_MS / 1000} s` : 'the server cannot be reached')
   })
 }
 

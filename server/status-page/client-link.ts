@@ -1,6 +1,5 @@
-import { clientAddress } from './actions.js'
 import { element, setText } from './elements.js'
-import { counted, statusClasses, statusNames } from './format.js'
+import { clientAddress, counted, statusClasses, statusNames } from './format.js'
 import type { ClientState } from './site.js'
 
 /** A client by its name and state, which opens and closes the look at it. */

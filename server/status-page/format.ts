@@ -78,3 +78,8 @@ export function silenceTerms({ begin, expiresIn, untilResolved, reason, creator 
     ...(creator === '' ? [] : [`by ${creator}`]),
   ].join(' · ')
 }
+
+/** Where the page shows a client: the part of its address behind `#`, which links from elsewhere may name as well. */
+export function clientAddress(client: string): string {
+  return `#client=${encodeURIComponent(client)}`
+}

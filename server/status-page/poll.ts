@@ -1,19 +1,20 @@
-/** How often the API is asked while it answers, and how much of the time it may spend on that at most. */
+import { ApiError } from './api.js'
+
+/** How often the API is asked while it answers; but it is left in peace so many times as long as it took for the answers. */
 const INTERVAL_MS = 10_000
-const IDLE_SHARE = 4
+const PEACE_FACTOR = 4
 /** So much more rarely while the page cannot be seen; its title still tells. */
 const UNSEEN_FACTOR = 6
-/** After a failure it is tried again after the first, each time twice as long, up to the second. */
+/** How long after a failure it is tried again: each time twice as long as before. */
 const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 30_000
 /** What somebody did is looked for after these. */
 const SOON_MS = [300, 1000, 3000]
 
-/** How it stands with the API. */
+/** How it stands with the API: since when, and when it is tried again, in milliseconds of the epoch. */
 export type Connection =
   | { kind: 'connected'; at: number }
-  /** `at`: of the last answer, undefined before the first; `retryAt`: of the next attempt. All in milliseconds of the epoch. */
-  | { kind: 'lost'; at: number | undefined; since: number; retryAt: number; reason: string }
+  | { kind: 'lost'; since: number; retryAt: number; reason: string }
 
 /** Loads again and again: steadily while that works, ever more rarely while it does not, at once when somebody looks again. */
 export class Poller {
@@ -41,9 +42,10 @@ export class Poller {
     try {
       await this.#load()
       this.#failures = 0
-      this.#wait(Math.max(INTERVAL_MS, IDLE_SHARE * (Date.now() - began)))
+      this.#wait(Math.max(INTERVAL_MS, PEACE_FACTOR * (Date.now() - began)))
       this.#tell({ kind: 'connected', at: Date.now() })
     } catch (error) {
+      if (!(error instanceof ApiError)) reportError(error)
       const delay = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures++)
       this.#wait(delay)
       this.#tell(this.#lost(error instanceof Error ? error.message : String(error), delay))
@@ -70,7 +72,7 @@ export class Poller {
     const before = this.#connection
     const now = Date.now()
     const since = before?.kind === 'lost' ? before.since : now
-    return { kind: 'lost', at: before?.at, since, retryAt: now + delay, reason }
+    return { kind: 'lost', since, retryAt: now + delay, reason }
   }
 
   #tell(connection: Connection): void {

@@ -1,6 +1,7 @@
-import { type Actions, clientAddress } from './actions.js'
+import type { Actions } from './actions.js'
 import { button, element, type Part, PartList, setText } from './elements.js'
 import {
+  clientAddress,
   counted,
   duration,
   nowSeconds,

@@ -119,7 +119,7 @@ export class StatusPage {
     this.#showTroubles()
     this.#problems.show(filterProblems(wrong, filter))
     this.#showNothing(wrong, filter)
-    this.#showSilenced(filterProblems(silenced, filter), filter)
+    this.#showSilenced(silenced, filter)
     this.#showGroups(filterGroups(groups, filter))
   }
 
@@ -164,8 +164,9 @@ export class StatusPage {
   }
 
   /** Entries that silence a problem are shown with it; the others silence what may come. */
-  #showSilenced(problems: readonly Problem[], filter: string): void {
-    const used = new Set(problems.flatMap(({ silences }) => silences.map(({ id }) => id)))
+  #showSilenced(silenced: readonly Problem[], filter: string): void {
+    const problems = filterProblems(silenced, filter)
+    const used = new Set(silenced.flatMap(({ silences }) => silences.map(({ id }) => id)))
     const rest = this.#site.silences.filter(({ id, reason }) => !used.has(id) && matches(filter, [id, reason]))
     found('#silenced', HTMLElement).hidden = problems.length === 0 && rest.length === 0
     this.#silencedProblems.show(problems)
@@ -175,6 +176,7 @@ export class StatusPage {
   #showGroups(groups: readonly Group[]): void {
     const { client } = this.#panel
     const open = groups.find(({ host, guests }) => host.name === client || guests.some(({ name }) => name === client))
+    if (open === undefined) this.#panel.element.remove()
     const shown = groups.map(group => ({
       group,
       panel: group === open && client !== undefined ? this.#panel : undefined,
