@@ -57,6 +57,10 @@ export class ClientPanel {
     }
   }
 
+  scrollIntoView(): void {
+    this.element.scrollIntoView({ block: 'nearest' })
+  }
+
   /** Loads the results; never rejects. */
   async refresh(): Promise<void> {
     const { client } = this

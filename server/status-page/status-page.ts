@@ -97,9 +97,11 @@ export class StatusPage {
       if (!this.#isLoaded) this.#render() // what is wrong does not wait for the clients
       await this.#loadClients()
     }
+    const isFirst = !this.#isLoaded
     this.#isLoaded = true
     this.#render()
     await this.#panel.refresh()
+    if (isFirst) this.#panel.scrollIntoView()
   }
 
   async #loadClients(): Promise<void> {
@@ -208,7 +210,7 @@ export class StatusPage {
     const client = clientInAddress()
     this.#panel.open(client)
     this.#render()
-    if (client !== undefined) this.#panel.element.scrollIntoView({ block: 'nearest' })
+    this.#panel.scrollIntoView()
   }
 
   #shortcut(event: KeyboardEvent): void {

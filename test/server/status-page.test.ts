@@ -286,6 +286,14 @@ t.test('10,000 clients with 3,000 events: all are counted, few are drawn, and th
   })()`)
   t.ok(Number(took) < 1000, `a filter takes ${took} ms`)
   t.match(await page.locator('#problems .problem .client').allInnerTexts(), ['guest-499-3'])
+  const linked = await openPage(t, browser)
+  await linked.goto(`http://127.0.0.1:${port}/#client=guest-499-18`)
+  const panel = linked.locator('.panel', { hasText: 'guest-499-18' })
+  await panel.locator('.result').waitFor()
+  await until('the panel to be in view', async () => {
+    const box = await panel.boundingBox()
+    return box !== null && box.y >= 0 && box.y + box.height <= 720
+  })
 })
 
 /** Hosts and guests as a server would have stored them; of each host's guests the first few have an event. */
