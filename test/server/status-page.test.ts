@@ -99,6 +99,22 @@ t.test('guests are grouped under their host, and show their results when asked t
   t.match(await textOf(page.locator('.panel .result')), /^CRITICAL/, 'a link from elsewhere opens a client')
 })
 
+t.test('a guest with an agent of its own stands with the host that sent the newest results of it', async t => {
+  await keepalive('web1')
+  const own = { name: 'cpu', status: 0, output: '"origin":"elsewhere"', executed: now() }
+  await site.publish('results', { client: 'web1', check: own })
+  for (const [host, name, age] of [
+    ['kvm2', 'memory_check', 0],
+    ['kvm1', 'state_check', 60],
+  ] as const) {
+    const check = { name, source: 'web1', status: 0, output: '', executed: now() - age }
+    await site.publish('results', { client: host, check })
+    await site.stored(`result:web1:${name}`)
+  }
+  const { body } = await ask(port, 'GET', '/status/clients?limit=10&offset=0')
+  t.match(JSON.parse(body), [{ name: 'web1', host: 'kvm2', address: '10.0.0.5' }])
+})
+
 t.test('what clients send is text, never markup', async t => {
   await keepalive('kvm1')
   await guestResults('kvm1', 'web1', [2], `${hostile}\n${hostile}`)
