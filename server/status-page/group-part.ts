@@ -66,7 +66,8 @@ function about({ name, client }: ClientState, guests: readonly ClientState[]): s
   const count = counted(guests.length, name === WITHOUT_HOST ? 'client' : 'guest')
   return [
     ...(guests.length > 0 ? [`${count}${wrong > 0 ? `, ${wrong} with problems` : ''}`] : []),
-    ...(client === undefined || client.isProxy ? [] : [client.address]),
+    // a client that the server made itself, for a result before the first keepalive, has no address yet
+    ...(client === undefined || client.isProxy || client.address === 'unknown' ? [] : [client.address]),
     ...(client?.keepalive === undefined ? [] : [`keepalive ${duration(nowSeconds() - client.keepalive)} ago`]),
   ].join(' · ')
 }
