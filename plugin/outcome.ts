@@ -66,6 +66,14 @@ export class Verdict implements Outcome {
   summary: string | undefined
   readonly findings: Finding[] = []
   readonly metrics: Metric[] = []
+  #lastLabels:
+    | {
+        readonly guest: string | undefined
+        readonly device: string | undefined
+        readonly deviceLabel: string
+        readonly labels: Readonly<Record<string, string>>
+      }
+    | undefined
 
   /** Records a finding. */
   add(finding: Finding): this {
@@ -84,17 +92,28 @@ export class Verdict implements Outcome {
    * not judged: whether that is UNKNOWN is the check's to say. Returns the status.
    */
   judge(judgement: Judgement): Status {
-    const { guest, device, deviceLabel, what, note, ...metric } = judgement
-    const labels = {
-      ...(guest === undefined ? {} : { guest }),
-      ...(device === undefined ? {} : { [deviceLabel ?? 'device']: device }),
-      ...metric.labels,
-    }
-    this.measure({ ...metric, labels })
-    if (metric.value === undefined) return 'OK'
-    const { status, text } = compare(Number(metric.value), metric)
-    this.add({ status, guest, device, message: [what, text.quantity, note, text.limit].filter(Boolean).join(' ') })
+    const { guest, device, what, note, name, unit, min, max, help, value, warning, critical } = judgement
+    const labels = this.#labelsOf(judgement)
+    this.measure({ name, unit, min, max, help, labels, value, warning, critical })
+    if (value === undefined) return 'OK'
+    const { status, quantity, limit } = compare(Number(value), judgement)
+    const message = `${what} ${quantity}${note ? ` ${note}` : ''}${limit ? ` ${limit}` : ''}`
+    this.add({ status, guest, device, message })
     return status
+  }
+
+  /** One object for numbers of one device in a row, so that a format makes their text once. */
+  #labelsOf({ guest, device, deviceLabel = 'device', labels }: Judgement): Readonly<Record<string, string>> {
+    const last = this.#lastLabels
+    if (labels === undefined && last?.guest === guest && last?.device === device && last?.deviceLabel === deviceLabel)
+      return last.labels
+    const made = {
+      ...(guest === undefined ? {} : { guest }),
+      ...(device === undefined ? {} : { [deviceLabel]: device }),
+      ...labels,
+    }
+    if (labels === undefined) this.#lastLabels = { guest, device, deviceLabel, labels: made }
+    return made
   }
 
   /**
@@ -109,15 +128,16 @@ export class Verdict implements Outcome {
   }
 }
 
+/** The status of a value, the value in words, and the limit it crossed, if any. */
 function compare(value: number, { warning, critical, unit }: Metric) {
   const rounded = formatQuantity(value, unit)
   const crossed = (status: Status, range: Range) => {
     const limit = crossedLimit(range, value, unit)
     // 90.001 must not read as "90 % (critical above 90 %)".
     const quantity = limit.endsWith(` ${rounded}`) ? `${formatNumber(value)}${unit ?? ''}` : rounded
-    return { status, text: { quantity, limit: `(${status.toLowerCase()} ${limit})` } }
+    return { status, quantity, limit: `(${status.toLowerCase()} ${limit})` }
   }
   if (critical !== undefined && violates(critical, value)) return crossed('CRITICAL', critical)
   if (warning !== undefined && violates(warning, value)) return crossed('WARNING', warning)
-  return { status: 'OK' as const, text: { quantity: rounded, limit: '' } }
+  return { status: 'OK' as const, quantity: rounded, limit: '' }
 }
