@@ -84,6 +84,7 @@ export class Connection {
   #unansweredPings = 0
   #heardFromDaemon = false
   #held = 0
+  #lateEndListener: (() => void) | undefined
 
   private constructor(wire: Wire, options: ConnectionOptions) {
     this.#wire = wire
@@ -134,6 +135,11 @@ export class Connection {
 
   get idle(): boolean {
     return this.#inFlight.size === 0 && this.#waiting.size === 0
+  }
+
+  /** Tells a listener whenever the daemon is done with a call whose caller has given up, and when the connection ends with such calls. */
+  onLateEnd(listener: () => void): void {
+    this.#lateEndListener = listener
   }
 
   /** Keeps the process alive until the returned function is called (events are expected). */
@@ -306,6 +312,7 @@ export class Connection {
 
   #endLate(pending: Pending): void {
     this.#abandoned -= 1
+    this.#lateEndListener?.()
     pending.call.onLateEnd?.()
   }
 
