@@ -1,6 +1,6 @@
 import { constants, type Stats } from 'node:fs'
 import { link, lstat, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 
 /** The spool cannot be used: by whom or why, and what to do, is in the message. */
 export class SpoolError extends Error {
@@ -59,6 +59,17 @@ export async function takeOwnership(directory: string): Promise<() => Promise<vo
     await rm(own, { force: true })
   }
   throw new SpoolError('owned', `spool directory ${directory} is being taken by other processes at the same time`)
+}
+
+/**
+ * Removes what a process left that was killed while it took the ownership; false for a file that is nothing of the kind. Those of a living process stay:
+ * it is about to find out that the directory has an owner, and may hold that very owner's file aside.
+ */
+export async function tidyOwnership(path: string): Promise<boolean> {
+  const [, pid] = /^owner\.([1-9]\d{0,9})(?:\.old)?$/.exec(basename(path)) ?? []
+  if (pid === undefined) return false
+  if ((await startTime(Number(pid))) === undefined) await rm(path, { force: true })
+  return true
 }
 
 /** A link appears with its content, or not at all. */

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { type FileHandle, lstat, open, readdir, readFile, rm, truncate } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { ownerFile, prepareDirectory, SpoolError, takeOwnership } from './spool-owner.js'
+import { ownerFile, prepareDirectory, SpoolError, takeOwnership, tidyOwnership } from './spool-owner.js'
 import {
   crc32,
   encodeRecord,
@@ -64,8 +64,6 @@ interface Segment {
 
 const segmentName = /^0\d{11}\.segment$/
 const positionFile = 'position'
-/** Of owners that were killed while they became it. */
-const leftBehind = /^owner\.\d+(\.old)?$/
 const positionText = /^(\d{12}) (\d{15}) ([0-9a-f]{8})\n/
 const retryDelayMs = 1000
 /** So much is written without delay. */
@@ -481,8 +479,7 @@ export class Spool {
     for (const name of (await readdir(directory)).sort()) {
       const path = join(directory, name)
       if (segmentName.test(name) && (await isOwnFile(path))) await this.#recoverSegment(path, position)
-      else if (leftBehind.test(name)) await rm(path, { force: true })
-      else if (name !== positionFile && name !== ownerFile) this.report.foreign++
+      else if (name !== positionFile && name !== ownerFile && !(await tidyOwnership(path))) this.report.foreign++
     }
     this.report.recovered = this.waiting
     await this.#makeRoom(0)

@@ -149,13 +149,16 @@ async function watch(host: SamplerHost, deadline: number, answered: AbortSignal)
   for (;;) {
     const remainingMs = deadline - performance.now()
     if (remainingMs <= 0) return false
-    await pause(Math.min(suspicionMs, remainingMs * 0.3), answered)
+    await pause(Math.min(suspicionMs, remainingMs * 0.3), answered, false)
     if (await hangsOnGuest(host, startedMs, deadline)) return true
   }
 }
 
-/** Rejects with the signal's own reason: nearly every pause ends so, and a new error for each would cost more than the call. */
-function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+/**
+ * Rejects with the signal's own reason: nearly every pause of a watch ends so, and a new error for each would cost more than the call. A pause beside
+ * a call that waits need not hold the process; between two calls nothing else does.
+ */
+function pause(milliseconds: number, signal: AbortSignal | undefined, holdsProcess = true): Promise<void> {
   return new Promise((resolve, reject) => {
     const onAbort = () => {
       clearTimeout(timer)
@@ -164,7 +167,8 @@ function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<v
     const timer = setTimeout(() => {
       signal?.removeEventListener('abort', onAbort)
       resolve()
-    }, milliseconds).unref()
+    }, milliseconds)
+    if (!holdsProcess) timer.unref()
     if (signal?.aborted) onAbort()
     else signal?.addEventListener('abort', onAbort, { once: true })
   })

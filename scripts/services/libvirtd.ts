@@ -104,6 +104,21 @@ mkdir /run/libvirt
 mount --bind "$SK_DIRECTORY/run" /run/libvirt
 `
 
+/**
+ * Runs a daemon and, as its parent, takes note of the end of the processes it leaves to the system, which QEMU is one of. Some machines' first process does
+ * so only now and then, and libvirt waits for a QEMU that has ended until it is gone from the process table. 157: prctl on x86-64, 36: PR_SET_CHILD_SUBREAPER.
+ * Perl is on every Debian (perl-base).
+ */
+const reaper = `
+syscall(157, 36, 1, 0, 0, 0);
+my $daemon = fork // die "fork: $!";
+if (!$daemon) { exec { $ARGV[0] } @ARGV or die "$ARGV[0]: $!\\n" }
+for my $signal (qw(TERM CONT)) { $SIG{$signal} = sub { kill $signal, $daemon } }
+my $ended = 0;
+while ($ended != $daemon) { $ended = wait; die "wait: $!" if $ended < 0 && $! != 4 }
+exit($? >> 8 || $? & 127);
+`
+
 /** Starts a private libvirtd; returns when it answers. Nothing of a libvirt that the host may have is touched. */
 export async function startLibvirtd(options: LibvirtdOptions = {}): Promise<Libvirtd> {
   const session = options.session ?? process.getuid?.() !== 0
@@ -218,12 +233,12 @@ class Daemon extends Access implements Libvirtd {
 
   async start(): Promise<void> {
     const configuration = join(this.directory, this.session ? 'etc/libvirt' : 'etc', 'libvirtd.conf')
-    const pidFile = join(this.directory, 'libvirtd.pid')
     const listen = this.tls === undefined ? [] : ['--listen']
+    const command = ['libvirtd', '--config', configuration, '--pid-file', this.#pidFile, ...listen]
     const server = await startProcess({
       name: 'libvirtd',
       command: 'nsenter',
-      args: [...this.enterArguments(), 'libvirtd', '--config', configuration, '--pid-file', pidFile, ...listen],
+      args: [...this.enterArguments(), 'perl', '-e', reaper, ...command],
       env: this.#environment,
       logFile: join(this.directory, 'libvirtd.log'),
     })
@@ -249,16 +264,21 @@ class Daemon extends Access implements Libvirtd {
     }
   }
 
+  get #pidFile(): string {
+    return join(this.directory, 'libvirtd.pid')
+  }
+
   pid(): number | undefined {
-    return this.#server?.status === undefined ? this.#server?.pid : undefined
+    if (this.#server === undefined || this.#server.status !== undefined) return undefined
+    return Number(readFileSync(this.#pidFile, 'latin1'))
   }
 
   pause(): void {
-    this.#server?.signal('SIGSTOP')
+    this.#server?.signalGroup('SIGSTOP')
   }
 
   resume(): void {
-    this.#server?.signal('SIGCONT')
+    this.#server?.signalGroup('SIGCONT')
   }
 
   async kill(): Promise<void> {
@@ -272,7 +292,8 @@ class Daemon extends Access implements Libvirtd {
 
   async stop(): Promise<void> {
     this.resume()
-    for (const pid of this.processes()) if (pid !== this.#server?.pid) kill(pid)
+    const own = [this.#server?.pid, this.pid()]
+    for (const pid of this.processes()) if (!own.includes(pid)) kill(pid)
     try {
       // while it still runs, libvirt removes the guests' control groups
       const limits = { timeoutMs: farewellTimeoutMs, process: this.#server }

@@ -106,7 +106,7 @@ export class ManagedProcess {
     this.exited = new Promise(resolve => {
       child.once('exit', (code, signal) => {
         this.#status = { code, signal }
-        this.#signalGroup('SIGKILL') // helpers it left behind
+        this.signalGroup('SIGKILL') // helpers it left behind
         resolve(this.#status)
       })
     })
@@ -122,11 +122,20 @@ export class ManagedProcess {
     if (this.#status === undefined) process.kill(this.pid, signal)
   }
 
+  /** Sends a signal to the process and its helpers. */
+  signalGroup(signal: NodeJS.Signals): void {
+    try {
+      process.kill(-this.pid, signal)
+    } catch {
+      // the group is gone already
+    }
+  }
+
   /** Kills the whole group with SIGKILL and waits for its end. */
   async kill(): Promise<void> {
     if (this.#status !== undefined) return
     this.#child.ref()
-    this.#signalGroup('SIGKILL')
+    this.signalGroup('SIGKILL')
     await this.exited
   }
 
@@ -146,14 +155,6 @@ export class ManagedProcess {
       return lastLines(readFileSync(this.logFile, 'utf8'), count)
     } catch {
       return ''
-    }
-  }
-
-  #signalGroup(signal: NodeJS.Signals): void {
-    try {
-      process.kill(-this.pid, signal)
-    } catch {
-      // the group is gone already
     }
   }
 }

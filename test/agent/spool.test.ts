@@ -320,6 +320,23 @@ t.test(
   },
 )
 
+t.test(
+  'a new owner leaves alone the files of those that want to be it as well, and removes those of the dead',
+  async t => {
+    const directory = join(t.testdir(), 'spool')
+    await leave(directory, ['x'])
+    const names = [`owner.${process.ppid}`, `owner.${process.ppid}.old`, 'owner.4194304', 'owner.4194304.old']
+    for (const name of names) writeFileSync(join(directory, name), '')
+    const spool = await Spool.open({ directory })
+    t.equal(spool.report.foreign, 0)
+    t.strictSame(
+      readdirSync(directory).filter(name => names.includes(name)),
+      names.slice(0, 2),
+    )
+    await spool.close()
+  },
+)
+
 t.test('of many that want a spool left by a killed owner at once, one gets it', async t => {
   const directory = join(t.testdir(), 'spool')
   await leave(directory, ['x'])

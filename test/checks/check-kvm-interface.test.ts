@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import check, { type GuestInterfaces, type InterfaceSample } from '../../checks/check-kvm-interface.js'
 import { statusOf } from '../../plugin/output.js'
+import { ownBridge, whyNoBridges } from '../support/bridge.js'
 import { checkContext, runExecutable } from '../support/checks.js'
 import { type FakeGuest, fakeGuests, numberedGuests } from '../support/fake-guests.js'
 import { guest as healthyGuest, libvirtd, ownGuest } from '../support/services.js'
@@ -191,22 +192,8 @@ t.test('interfaces come and go, and counters begin anew, without an error', asyn
   t.same(await drops({ params: { 'net.count': 1 } }), [[]], 'one of type user')
 })
 
-const bridge = `skt${process.pid}`.slice(0, 15)
-
-/** Why there can be no bridge here; false when there can. */
-function whyNoBridges(): string | false {
-  try {
-    execFileSync('ip', ['link', 'add', bridge, 'type', 'bridge'], { stdio: 'pipe' })
-    execFileSync('ip', ['link', 'del', bridge])
-    return false
-  } catch (error) {
-    return `no bridge can be made: ${error instanceof Error ? error.message : String(error)}`
-  }
-}
-
 t.test('a real guest on a real bridge, taken off it, with its link down', { skip: whyNoBridges() }, async t => {
-  execFileSync('ip', ['link', 'add', bridge, 'type', 'bridge'])
-  t.teardown(() => execFileSync('ip', ['link', 'del', bridge]))
+  const bridge = ownBridge(t)
   const daemon = await libvirtd(t)
   await ownGuest(t, daemon, {
     name: 'nic1',

@@ -5,6 +5,7 @@ import check, { type NetworkSample, type NetworksSample } from '../../checks/che
 import { Host } from '../../libvirt/host.js'
 import { procedures } from '../../libvirt/procedures.js'
 import { statusOf } from '../../plugin/output.js'
+import { ownBridge, whyNoBridges } from '../support/bridge.js'
 import { checkContext, runExecutable } from '../support/checks.js'
 import { FakeLibvirtd } from '../support/fake-libvirtd.js'
 import { libvirtd, ownLibvirtd } from '../support/services.js'
@@ -211,11 +212,11 @@ t.test('leases in the ranges are counted, once each; a network without a range h
   )
 })
 
-t.test('a real network and its bridge', { skip: process.getuid?.() === 0 ? false : 'needs root' }, async t => {
+t.test('a real network and its bridge', { skip: whyNoBridges() }, async t => {
   const daemon = await ownLibvirtd(t)
-  const device = `skt${process.pid}`
+  const device = ownBridge(t)
   const file = join(daemon.directory, 'network.xml')
-  writeFileSync(file, `<network><name>back end</name><bridge name='${device}'/></network>`)
+  writeFileSync(file, `<network><name>back end</name><forward mode='bridge'/><bridge name='${device}'/></network>`)
   await daemon.virsh('net-define', file)
   const says = async (...args: string[]) => {
     const { stdout, stderr, status } = await runExecutable(name, ['--uri', daemon.readOnlyUri ?? daemon.uri, ...args])
@@ -232,7 +233,7 @@ t.test('a real network and its bridge', { skip: process.getuid?.() === 0 ? false
     `${name} OK: 1 active; back end on BRIDGE\n| back_x20end.active=1;;;0;1\n`,
     '',
   ])
-  const missing = 'back end: active, but its bridge BRIDGE is missing: virsh net-destroy and net-start make it anew'
+  const missing = 'back end: active, but its bridge BRIDGE is missing: set it up on this host'
   t.same(await says('--net-root', t.testdir()), [
     2,
     `${name} CRITICAL: ${missing}\nCRITICAL ${missing}\n| back_x20end.active=1;;;0;1\n`,

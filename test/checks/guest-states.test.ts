@@ -64,6 +64,8 @@ class GuestChecks {
           .slice(program.check.name.length + 1)
           .replaceAll(number, '#')
           .replaceAll('# ms', '# s')
+          // said when the last run was a second ago or more
+          .replace(', seen so for # s', '')
   }
 }
 

@@ -4,6 +4,7 @@ import * as decode from '../../libvirt/decode.js'
 import { Host, type HostOptions } from '../../libvirt/host.js'
 import { procedures } from '../../libvirt/procedures.js'
 import type { Domain, LifecycleEvent } from '../../libvirt/records.js'
+import { run } from '../../scripts/services/process.js'
 import { type FakeCall, FakeLibvirtd } from '../support/fake-libvirtd.js'
 
 const web1: Domain = { name: 'web1', uuid: '11111111-1111-1111-1111-111111111111', id: 1 }
@@ -374,6 +375,12 @@ t.test('a bulk call that hangs on one guest is left behind, and that guest is na
 
 /** A daemon with two guests, one of which is skipped by the first calls, as when another program has its lock. */
 async function busyAtFirst(t: Test, busyCalls: number, lockMs: number) {
+  const { host, askedAbout } = await busyDaemon(t, busyCalls, lockMs)
+  const sample = await host.domainStats({ groups: ['balloon'] })
+  return { askedAbout, guests: sample.guests }
+}
+
+async function busyDaemon(t: Test, busyCalls: number, lockMs: number) {
   const { daemon, host } = await setUp(t)
   const askedAbout: string[][] = []
   daemon.on(procedures.getAllDomainStats, call => {
@@ -398,8 +405,7 @@ async function busyAtFirst(t: Test, busyCalls: number, lockMs: number) {
         .u64(lockMs),
     ),
   )
-  const sample = await host.domainStats({ groups: ['balloon'] })
-  return { askedAbout, guests: sample.guests }
+  return { daemon, host, askedAbout }
 }
 
 t.test('a guest whose lock is taken for a moment is asked again, alone', async t => {
@@ -409,6 +415,16 @@ t.test('a guest whose lock is taken for a moment is asked again, alone', async t
     { domain: web1, monitor: undefined, balloon: { rssBytes: 2048 * 1024 } },
     { domain: web2, monitor: undefined, balloon: { rssBytes: 2048 * 1024 } },
   ])
+})
+
+t.test('a program that has nothing else to do lives until the busy guest has been asked again', async t => {
+  const { daemon, askedAbout } = await busyDaemon(t, 2, 5)
+  const script = `import { Host } from ${JSON.stringify(new URL('../../libvirt/host.js', import.meta.url).href)}
+    const { guests } = await Host.open(process.argv[1]).domainStats({ groups: ['balloon'] })
+    console.log(guests[0].balloon.rssBytes)`
+  const { stdout } = await run(process.execPath, ['--input-type=module', '-e', script, daemon.uri])
+  t.equal(stdout, `${2048 * 1024}\n`)
+  t.equal(askedAbout.length, 3)
 })
 
 t.test('asking again has an end, and the guest says what it is busy with', async t => {

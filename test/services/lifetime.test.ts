@@ -23,8 +23,8 @@ for (const { how, services, mode, signal } of ends)
     t.teardown(() => void child.kill('SIGKILL'))
     const exited = once(child, 'exit')
     const { pids, directories } = await firstLine(child)
-    // redis, RabbitMQ, epmd, the keeper, libvirtd, QEMU
-    t.equal(pids.filter(Number.isInteger).length, services === 'all' ? 6 : 1)
+    // redis, RabbitMQ, epmd, the keeper, libvirtd and its parent, QEMU
+    t.equal(pids.filter(Number.isInteger).length, services === 'all' ? 7 : 1)
 
     if (signal !== undefined) child.kill(signal)
     await exited

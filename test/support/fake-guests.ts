@@ -71,7 +71,12 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
     const { uuid } = readDomain(call.arguments)
     return guests.find(guest => guest.uuid === uuid)
   }
-  daemon.on(procedures.getAllDomainStats, call => call.reply(writer => writer.array(guests, writeGuest)))
+  daemon.on(procedures.getAllDomainStats, call => {
+    // as slow as a real one: between two samples there is at least a millisecond
+    const askedMs = Date.now()
+    while (Date.now() === askedMs);
+    call.reply(writer => writer.array(guests, writeGuest))
+  })
   daemon.on(procedures.domainGetControlInfo, call => {
     const silentMs = named(call)?.silentMs
     call.reply(writer =>
