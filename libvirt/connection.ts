@@ -107,10 +107,18 @@ export class Connection {
     const connection = new Connection(wire, options)
     try {
       const deadline = performance.now() + options.timeoutMs
-      await connection.#authenticate(deadline)
-      await connection.#handshake(procedures.connectOpen, deadline, writer =>
-        writer.optionalString(options.remoteUri).u32(options.readOnly ? readOnlyFlag : 0),
+      // Both at once: most daemons want no authentication, and one round trip less is felt where the machine is busy. One that wants it refuses the early
+      // opening, and any other refusal is repeated.
+      const authenticated = connection.#authenticate(deadline)
+      const early = connection.#openDriver(deadline, true).then(
+        () => true,
+        (error: unknown) => {
+          if (error instanceof LibvirtError) return false
+          throw error
+        },
       )
+      const [opened] = await Promise.all([early, authenticated])
+      if (!opened) await connection.#openDriver(deadline, false)
       if (options.keepalive !== false) connection.#startKeepalive(options.keepalive)
       return connection
     } catch (error) {
@@ -197,8 +205,15 @@ export class Connection {
     )
   }
 
-  #handshake(procedure: Procedure, deadline: number, write?: (writer: XdrWriter) => void): Promise<XdrReader> {
-    return this.call({ procedure, write, timeoutMs: Math.max(1, deadline - performance.now()) })
+  #handshake(procedure: Procedure, deadline: number): Promise<XdrReader> {
+    return this.call({ procedure, timeoutMs: Math.max(1, deadline - performance.now()) })
+  }
+
+  #openDriver(deadline: number, urgent: boolean): Promise<XdrReader> {
+    const { remoteUri, readOnly } = this.#options
+    const write = (writer: XdrWriter) => writer.optionalString(remoteUri).u32(readOnly ? readOnlyFlag : 0)
+    const timeoutMs = Math.max(1, deadline - performance.now())
+    return this.call({ procedure: procedures.connectOpen, write, timeoutMs, urgent })
   }
 
   async #authenticate(deadline: number): Promise<void> {
