@@ -5,6 +5,7 @@ import { childrenCpuMs, median, type Row, runProcess, samplePairs } from './meas
 
 /** So many that a median moves by a millisecond or two from one bench to the next on a machine that is not busy. */
 const runs = 81
+const bashRuns = 31
 
 /** A check executable's whole process, against an empty node process and against the recipe's bash and virsh. */
 export async function benchCheckStart(root: string, uri: string, guest: string): Promise<Row[]> {
@@ -25,7 +26,7 @@ export async function benchCheckStart(root: string, uri: string, guest: string):
       counted('ours', ours),
       counted('theirs', () => runProcess(process.execPath, [empty])),
     )
-    const bash = await samplePairs(runs, ours, () => runProcess(join(root, 'bench/recipe-check.sh'), [uri, guest]))
+    const bash = await samplePairs(bashRuns, ours, () => runProcess(join(root, 'bench/recipe-check.sh'), [uri, guest]))
     const more = median(node.ours.map((ms, pair) => ms - (node.theirs[pair] ?? Number.NaN)))
     const moreAtBest = Math.min(...node.ours) - Math.min(...node.theirs)
     // the warm-up counts too
