@@ -72,7 +72,7 @@ export function firstLine({ name, outcome, line }: Pick<Report, 'name' | 'outcom
   const relevant = status === 'OK' ? outcome.findings : sortedFindings(outcome.findings.filter(isNotOk))
   if (status === 'OK' && outcome.summary !== undefined) return statusLine(name, status, outcome.summary)
   if (relevant.length === 0) return statusLine(name, status, 'nothing to judge')
-  return statusLine(name, status, joinFitting(relevant.map(findingText), firstLineLength - name.length - 14))
+  return statusLine(name, status, joinFitting(relevant, firstLineLength - name.length - 14))
 }
 
 /** `object: message`, the object's name made harmless and short. */
@@ -90,17 +90,18 @@ function sortedFindings(findings: readonly Finding[]): Finding[] {
   return worstFirst.flatMap(status => findings.filter(finding => finding.status === status))
 }
 
-/** Texts joined by `; ` while they fit, at least one, then how many there are besides. */
-function joinFitting(texts: readonly string[], length: number): string {
+/** The texts of findings joined by `; ` while they fit, at least one, then how many there are besides. */
+function joinFitting([first, ...others]: readonly Finding[], length: number): string {
   const roomForCount = 12
-  let [joined = ''] = texts
-  let shown = 1
-  for (const text of texts.slice(1)) {
+  let joined = first === undefined ? '' : findingText(first)
+  let shown = 0
+  for (const finding of others) {
+    const text = findingText(finding)
     if (joined.length + text.length + 2 > length - roomForCount) break
     joined += `; ${text}`
     shown += 1
   }
-  const count = texts.length - shown
+  const count = others.length - shown
   return count === 0 ? cut(joined, length) : `${cut(joined, length - roomForCount)}; ${count} more`
 }
 
