@@ -3,6 +3,7 @@ import { open } from 'node:fs/promises'
 import type { SensuEvent } from '../plugin/event.js'
 import { headline, outputText } from '../plugin/event-text.js'
 import { type Action, defineHandler, type HandlerContext } from '../plugin/handler.js'
+import { receiverAddress } from '../plugin/receiver-address.js'
 import { retry } from '../plugin/retry.js'
 import {
   cutBytes,
@@ -50,15 +51,18 @@ A line longer than \`max_bytes\` is written with the output cut, and \`"truncate
       default: 8192,
       minimum: 480,
       maximum: 1_048_576,
-      summary: 'Longest line; by UDP no more than 65,000 get through.',
+      summary: 'Longest line; by UDP at most 65,000.',
     },
   },
   sample: { file: '/var/log/sensu/events.json' },
-  rules({ file, syslog }) {
+  rules({ file, syslog, max_bytes: maxBytes }) {
     if (file === undefined && syslog === undefined) return ['file is missing: give file, syslog or both']
     return [
       ...(file === undefined || file.startsWith('/') ? [] : ['file must be an absolute path']),
       ...(syslog === undefined || parseSyslogAddress(syslog) ? [] : [`syslog must be ${syslogForms}`]),
+      ...(syslog?.startsWith('udp:') && maxBytes > longestDatagram
+        ? [`max_bytes must be at most ${longestDatagram} with syslog by UDP`]
+        : []),
     ]
   },
   handle(event, { file, syslog, content, facility, tag, max_bytes: maxBytes }, context): Action {
@@ -75,23 +79,36 @@ A line longer than \`max_bytes\` is written with the output cut, and \`"truncate
         ...(address === undefined ? [] : [`${syslog}: ${message}`]),
       ].join('\n'),
       async run() {
-        const done: string[] = []
-        if (file !== undefined) {
-          context.stage(`writing to ${file}`)
-          await appendLine(file, fileLine)
-          done.push(`written to ${file}`)
+        const writeFile = async (path: string) => {
+          context.stage(`writing to ${path}`)
+          await appendLine(path, fileLine)
+          return `written to ${path}`
         }
-        if (address !== undefined) {
+        const send = async (to: SyslogAddress) => {
           context.stage(`writing to ${syslog}`)
-          await toSyslog(message, address, { text, tag, priority, kind: event.action }, context)
-          done.push(`sent to ${syslog}`)
+          await toSyslog(message, to, { text, tag, priority }, context)
+          return `sent to ${syslog}`
         }
-        return done.join(', ')
+        return allOf([
+          ...(file === undefined ? [] : [writeFile(file)]),
+          ...(address === undefined ? [] : [send(address)]),
+        ])
       },
     }
   },
 })
 
+/** What was done; one that fails does not keep the other from its work. */
+async function allOf(works: readonly Promise<string>[]): Promise<string> {
+  const results = await Promise.allSettled(works)
+  const done = results.flatMap(result => (result.status === 'fulfilled' ? [result.value] : []))
+  const failed = results.flatMap(result => (result.status === 'rejected' ? [result.reason] : []))
+  if (failed.length === 0) return done.join(', ')
+  const reasons = failed.map(error => (error instanceof Error ? error.message : String(error)))
+  throw new Error([...reasons, ...done].join('; '))
+}
+
+const longestDatagram = 65_000
 const syslogForms = 'udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH'
 /** Bytes before the text of a syslog message, the longest names included. */
 const longestHead = 400
@@ -156,11 +173,11 @@ interface ForLogger {
   readonly text: string
   readonly tag: string
   readonly priority: string
-  readonly kind: string
 }
 
-async function toSyslog(message: Buffer, address: SyslogAddress, logger: ForLogger, context: HandlerContext) {
+async function toSyslog(message: Buffer, to: SyslogAddress, logger: ForLogger, context: HandlerContext): Promise<void> {
   await retry(context, async timeoutMs => {
+    const address = to.kind === 'unix' ? to : { ...to, host: await receiverAddress(to.host, context, timeoutMs) }
     if (address.kind === 'udp') return sendDatagram(message, address)
     try {
       await sendStream(message, address, { timeoutMs, signal: context.signal })

@@ -864,6 +864,11 @@ export abstract class Calls {
     return this.#ofSnapshot(procedures.snapshotDelete, snapshot, options, readNothing, flags)
   }
 
+  /** Starts a guest that is defined and not active, from its managed save image if it has one. Needs read-write. */
+  startDomain(domain: Domain, options?: CallOptions): Promise<void> {
+    return this.#ofDomain(procedures.domainCreate, domain, options, readNothing)
+  }
+
   /** Pauses a guest. Needs read-write. */
   suspendDomain(domain: Domain, options?: CallOptions): Promise<void> {
     return this.#ofDomain(procedures.domainSuspend, domain, options, readNothing)

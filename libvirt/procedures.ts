@@ -116,6 +116,7 @@ export const procedures = {
   snapshotCreate: remote(185, 'DOMAIN_SNAPSHOT_CREATE_XML', 'change', 'write'),
   snapshotRevert: remote(192, 'DOMAIN_REVERT_TO_SNAPSHOT', 'change', 'write'),
   snapshotDelete: remote(193, 'DOMAIN_SNAPSHOT_DELETE', 'change', 'write'),
+  domainCreate: remote(9, 'DOMAIN_CREATE', 'change', 'write'),
   domainSuspend: remote(34, 'DOMAIN_SUSPEND', 'change', 'write'),
   domainResume: remote(28, 'DOMAIN_RESUME', 'change', 'write'),
 

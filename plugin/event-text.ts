@@ -104,7 +104,12 @@ export function durationText(seconds: number): string {
 
 /** The event's page in the dashboard: the template with tokens replaced by URL-encoded values; undefined without one. */
 export function dashboardLink(event: SensuEvent, template: string | undefined): string | undefined {
-  return template === undefined ? undefined : fillTokens(template, event, encodeURIComponent)
+  return template === undefined ? undefined : fillTokens(template, event, urlEncoded)
+}
+
+/** Halves of surrogate pairs, which no URL can hold, become U+FFFD. */
+function urlEncoded(value: string): string {
+  return encodeURIComponent(Buffer.from(value).toString())
 }
 
 const token = /:::([\w.-]{1,200})(?:\|([^:]{0,200}))?:::/g
@@ -114,15 +119,18 @@ const token = /:::([\w.-]{1,200})(?:\|([^:]{0,200}))?:::/g
  * is no text is written as JSON. `encode` makes a value fit for its place.
  */
 export function fillTokens(template: string, event: SensuEvent, encode: (value: string) => string): string {
-  return template.replace(token, (_, path: string, instead = '') => encode(valueAt(event.raw, path) ?? instead))
+  return template.replace(token, (_, path: string, instead = '') => {
+    const value = valueAt(event.raw, path) ?? instead
+    return encode(typeof value === 'string' ? value : JSON.stringify(value))
+  })
 }
 
-function valueAt(raw: unknown, path: string): string | undefined {
-  let value = raw
+/** What is at a dotted path in a JSON document; undefined for nothing, and for null. */
+export function valueAt(document: unknown, path: string): unknown {
+  let value = document
   for (const name of path.split('.')) {
     value =
       typeof value === 'object' && value !== null && Object.hasOwn(value, name) ? Reflect.get(value, name) : undefined
   }
-  if (value === undefined || value === null) return undefined
-  return typeof value === 'string' ? value : JSON.stringify(value)
+  return value ?? undefined
 }

@@ -60,7 +60,7 @@ export function readEvent(json: string): SensuEvent {
     status: statuses[status] ?? 'UNKNOWN',
     output: text(check['output']) ?? '',
     occurrences: number(raw['occurrences']) ?? 1,
-    history: list(check['history']).slice(-21).map(String),
+    history: list(check['history']).slice(-21).map(statusText),
     executed: number(check['executed']),
     lastOk: number(raw['last_ok']),
     lastStateChange: number(raw['last_state_change']),
@@ -88,6 +88,11 @@ function record(value: unknown): Readonly<Record<string, unknown>> {
 
 function text(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined
+}
+
+/** Sensu has texts here; anything but a status is not OK. */
+function statusText(value: unknown): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value).slice(0, 10) : '3'
 }
 
 /** A number within what a date can hold. */

@@ -40,32 +40,45 @@ function hash(text: string): string {
   return value.toString(16).padStart(16, '0')
 }
 
+/** How a check is told where to keep state, for messages. */
+const checkOption = '--state-dir'
+
 /** State in files of mode 0600, one per key, replaced by renaming. */
 export class FileState implements StateKeeper {
   readonly #variables: Readonly<Record<string, string | undefined>>
+  readonly #option: string
 
-  /** `variables` is the environment: SENSU_KVM_STATE_DIR, XDG_STATE_HOME and TMPDIR are looked at. */
-  constructor(variables: Readonly<Record<string, string | undefined>>) {
+  /** `variables` is the environment: SENSU_KVM_STATE_DIR, XDG_STATE_HOME and TMPDIR are looked at. `option` names another directory, for messages. */
+  constructor(variables: Readonly<Record<string, string | undefined>>, option = checkOption) {
     this.#variables = variables
+    this.#option = option
   }
 
   open(key: StateKey): StateStore {
-    const path = () => join(this.#directory(key.directory), stateFileName(key))
+    const path = () => join(stateDirectory(this.#variables, key.directory, this.#option), stateFileName(key))
     return {
       read: async () => keptValue(readOwnFile(path()), keyText(key)),
-      write: async value => keep(path(), JSON.stringify({ key: keyText(key), value })),
+      write: async value => keep(path(), JSON.stringify({ key: keyText(key), value }), this.#option),
     }
   }
+}
 
-  #directory(asked: string | undefined): string {
-    const { SENSU_KVM_STATE_DIR: chosen, XDG_STATE_HOME: home, TMPDIR: temporary } = this.#variables
-    const named = asked ?? chosen
-    if (named !== undefined && named !== '') return privateDirectory(named)
-    if (home !== undefined && isAbsolute(home)) return privateDirectory(join(home, 'sensu-kvm'))
-    const system = '/var/lib/sensu-kvm'
-    if (isOwnDirectory(system)) return privateDirectory(system)
-    return privateDirectory(join(temporary || tmpdir(), `sensu-kvm-${ownUid()}`))
-  }
+/**
+ * The directory for what is kept between runs, of this user alone; made when it is missing. `variables` is the environment. Throws StateError when there is none
+ * that others could not have planted or cannot change.
+ */
+export function stateDirectory(
+  variables: Readonly<Record<string, string | undefined>>,
+  asked: string | undefined,
+  option = checkOption,
+): string {
+  const { SENSU_KVM_STATE_DIR: chosen, XDG_STATE_HOME: home, TMPDIR: temporary } = variables
+  const named = asked ?? chosen
+  if (named !== undefined && named !== '') return privateDirectory(named, option)
+  if (home !== undefined && isAbsolute(home)) return privateDirectory(join(home, 'sensu-kvm'), option)
+  const system = '/var/lib/sensu-kvm'
+  if (isOwnDirectory(system)) return privateDirectory(system, option)
+  return privateDirectory(join(temporary || tmpdir(), `sensu-kvm-${ownUid()}`), option)
 }
 
 function ownUid(): number {
@@ -79,7 +92,7 @@ function isOwnDirectory(path: string): boolean {
 }
 
 /** Creates the directory (0700) when it is missing; refuses one that somebody else could have planted or can change. */
-function privateDirectory(path: string): string {
+function privateDirectory(path: string, option: string): string {
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 })
     const found = lstatSync(path)
@@ -88,7 +101,7 @@ function privateDirectory(path: string): string {
     if ((found.mode & 0o022) !== 0) throw new StateError(`${path} is writable for others`)
     return path
   } catch (error) {
-    throw new StateError(`cannot keep numbers between runs: ${reasonOf(error)}: choose a directory with --state-dir`)
+    throw new StateError(`cannot keep numbers between runs: ${reasonOf(error)}: choose a directory with ${option}`)
   }
 }
 
@@ -120,13 +133,11 @@ function readOwnFile(path: string): string | undefined {
   }
 }
 
-function keep(path: string, text: string): void {
+function keep(path: string, text: string, option: string): void {
   try {
     replaceFile(path, text)
   } catch (error) {
-    throw new StateError(
-      `cannot keep numbers for the next run: ${reasonOf(error)}: choose a directory with --state-dir`,
-    )
+    throw new StateError(`cannot keep numbers for the next run: ${reasonOf(error)}: choose a directory with ${option}`)
   }
 }
 

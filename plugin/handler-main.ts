@@ -9,8 +9,8 @@ import {
   runHandler,
 } from './handler-program.js'
 
-/** A secret's file is a few bytes. */
-const largestSecretBytes = 65_536
+/** A secret is a few bytes, all authorities of a Debian a quarter of a megabyte. */
+const largestFileBytes = 1024 * 1024
 
 /**
  * Runs a handler as this process: reads one event on standard input, writes what it did once and leaves the status as the exit code. `loadSection`
@@ -25,8 +25,9 @@ export async function main(program: HandlerProgram, loadSection: HandlerEnvironm
   process.on('uncaughtException', error => finishOnce(handlerFailure(program.handler.name, error)))
   const result = await runHandler(program, process.argv.slice(2), {
     loadSection,
-    readFile: readSecretFile,
+    readFile: readSmallFile,
     readInput: readStandardInput,
+    elapsedMs: () => process.uptime() * 1000,
     now: Date.now,
     random: Math.random,
     variables: process.env,
@@ -36,12 +37,14 @@ export async function main(program: HandlerProgram, loadSection: HandlerEnvironm
 }
 
 /** A FIFO or a device is refused, as it might never end. */
-function readSecretFile(path: string): string {
+function readSmallFile(path: string): string {
   // Opening a FIFO would wait for somebody to write to it.
   const file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
-    if (!fstatSync(file).isFile()) throw new Error('it is no regular file')
-    const bytes = Buffer.alloc(largestSecretBytes)
+    const state = fstatSync(file)
+    if (!state.isFile()) throw new Error('it is no regular file')
+    if (state.size > largestFileBytes) throw new Error(`it is larger than ${largestFileBytes} bytes`)
+    const bytes = Buffer.alloc(largestFileBytes)
     return bytes.toString('utf8', 0, readSync(file, bytes))
   } finally {
     closeSync(file)

@@ -1,19 +1,11 @@
-import type { Validate, ValidationError } from './command-line.js'
+import { join } from 'node:path'
+import type { Validate } from './command-line.js'
 import { readEvent } from './event.js'
 import type { Action, commonSettings, Handler, HandlerContext } from './handler.js'
 import { type HandlerOptions, parseHandlerArguments } from './handler-arguments.js'
-import { nearestName } from './nearest.js'
+import { type LoadedSection, readSection, type SectionRequest } from './handler-section.js'
 import { hideSecrets, secretsIn } from './secret.js'
-import {
-  attributesOf,
-  expectsText,
-  readSettings,
-  type SecretSources,
-  type Setting,
-  type SettingProblem,
-  type SettingTable,
-  type SettingValues,
-} from './settings-table.js'
+import type { SecretSources, SettingTable, SettingValues } from './settings-table.js'
 import { printable, printableLines } from './text.js'
 
 /** A handler and what the build made of it: all that is needed to run it. */
@@ -27,31 +19,12 @@ export interface HandlerProgram {
   readonly help: string
 }
 
-/** Which part of which configuration is wanted. */
-export interface SectionRequest {
-  readonly section: string
-  /** As the command line names them; without either it is where Sensu's own plugins look. */
-  readonly file: string | undefined
-  readonly directories: readonly string[]
-  readonly variables: Readonly<Record<string, string | undefined>>
-}
-
-/** What was found of it. */
-export interface LoadedSection {
-  /** The section, merged as Sensu merges files; undefined when no file has it. */
-  readonly value: unknown
-  /** The last file that has this attribute of the section. */
-  fileOf(attribute: string): string | undefined
-  /** The files that were read, and where others were looked for. */
-  readonly looked: string
-  /** What could not be read: file and reason. */
-  readonly errors: readonly { readonly file: string; readonly error: string }[]
-}
-
 /** Everything outside that a run depends on. */
 export interface HandlerEnvironment extends Pick<HandlerContext, 'now' | 'random' | 'variables' | 'hostname'> {
   loadSection(request: SectionRequest): LoadedSection
   readonly readFile: SecretSources['readFile']
+  /** Milliseconds since the process was started: Sensu's timeout counts from there. */
+  elapsedMs(): number
   /** All of standard input; rejects when it is too large. */
   readInput(signal: AbortSignal): Promise<string>
 }
@@ -111,7 +84,13 @@ async function runRequest(
 ): Promise<HandlerResult> {
   const { name } = program.handler
   const section = options.configSection ?? name
-  const { settings, problems } = loadSettings(program, section, options, environment)
+  const { config: file, configDir: directories } = options
+  const { loadSection, readFile, variables } = environment
+  const loaded = loadSection({ section, file, directories, variables })
+  const { settings, problems } = readSection(program.handler, program.validateSettings, section, loaded, {
+    variables,
+    readFile,
+  })
   if (problems.length > 0) {
     const count = `${problems.length} error${problems.length === 1 ? '' : 's'}`
     return unusable(name, [`the configuration cannot be used, nothing was sent: ${count}`, ...problems])
@@ -129,95 +108,6 @@ async function runRequest(
   }
 }
 
-/** The settings of the section, and everything that is wrong with it: file, attribute and rule. */
-function loadSettings(
-  { handler, validateSettings }: HandlerProgram,
-  section: string,
-  { config: file, configDir: directories }: HandlerOptions,
-  { loadSection, readFile, variables }: HandlerEnvironment,
-): { settings: SettingValues<SettingTable>; problems: string[] } {
-  const loaded = loadSection({ section, file, directories, variables })
-  const problems: string[] = loaded.errors.map(({ file, error }) => `${file}: ${error}`)
-  const found: SettingProblem[] = []
-  const value = loaded.value ?? {}
-  if (loaded.value === undefined) {
-    problems.push(
-      `${section}: there is no such section in ${loaded.looked}: add one, see docs/handlers/${handler.name}.md`,
-    )
-  } else if (typeof value !== 'object' || Array.isArray(value)) {
-    problems.push(`${section} must be a hash`)
-  } else if (!validateSettings(value)) {
-    found.push(...(validateSettings.errors ?? []).flatMap(error => schemaProblem(error, handler.settings)))
-  }
-  if (problems.length > 0) return { settings: {}, problems }
-  const wrong = new Set(found.map(({ path }) => path[0]))
-  // Values that the schema refuses are not read; all others are, so that every error is told at once.
-  const readable = Object.fromEntries(Object.entries(value).filter(([attribute]) => !wrong.has(attribute)))
-  const reading: SettingProblem[] = []
-  const settings = readSettings(handler.settings, readable, { variables, readFile }, reading)
-  found.push(...reading.filter(({ path: [attribute = ''] }) => !wrong.has(attribute)))
-  if (found.length === 0) {
-    const rules = handler.rules(settings).map(rule => {
-      const [, attribute = '', text = ''] = /^(\S+) (.*)$/s.exec(rule) ?? []
-      return { path: [attribute], rule: text }
-    })
-    found.push(...rules)
-  }
-  const lines = found.map(({ path, rule }) => {
-    const where = loaded.fileOf(path[0] ?? '')
-    return `${where === undefined ? '' : `${where}: `}${[section, ...path].join(' ')} ${rule}`
-  })
-  return { settings, problems: [...new Set(lines)] }
-}
-
-/** One error of the validator in words; undefined for one that only says that others were found. */
-function schemaProblem({ keyword, instancePath, params }: ValidationError, table: SettingTable): SettingProblem[] {
-  const path = instancePath
-    .split('/')
-    .slice(1)
-    .map(part => part.replaceAll('~1', '/').replaceAll('~0', '~'))
-  if (keyword === 'additionalProperties') {
-    const name = String(params['additionalProperty'])
-    const known = Object.entries(tableAt(table, path)).flatMap(([attribute, setting]) =>
-      attributesOf(attribute, setting),
-    )
-    const meant = nearestName(name, known)
-    return [
-      { path: [...path, name], rule: `is not a known setting${meant === undefined ? '' : `: did you mean ${meant}?`}` },
-    ]
-  }
-  if (keyword === 'required') {
-    const name = String(params['missingProperty'])
-    const setting = tableAt(table, path)[name]
-    return [{ path: [...path, name], rule: `is missing: it must be ${setting ? expectsText(setting) : 'given'}` }]
-  }
-  const { setting, depth } = settingAt(table, path)
-  return [{ path: path.slice(0, depth), rule: `must be ${setting === undefined ? 'a hash' : expectsText(setting)}` }]
-}
-
-/** The settings that the hash at a path has: below the name of a hash among hashes, theirs. */
-function tableAt(table: SettingTable, [attribute, , ...rest]: readonly string[]): SettingTable {
-  if (attribute === undefined) return table
-  const setting = table[attribute]
-  return setting?.type === 'hashes' ? tableAt(setting.settings, rest) : {}
-}
-
-/** The setting whose value, or part of a value, is at a path, and how many steps lead to it. */
-function settingAt(
-  table: SettingTable,
-  [attribute = '', name, ...rest]: readonly string[],
-): { setting: Setting | undefined; depth: number } {
-  const setting = Object.entries(table).find(([key, entry]) => attributesOf(key, entry).includes(attribute))?.[1]
-  if (setting?.type === 'hashes' && name !== undefined) {
-    if (rest.length === 0) return { setting: undefined, depth: 2 }
-    const inner = settingAt(setting.settings, rest)
-    return { ...inner, depth: inner.depth + 2 }
-  }
-  // The other places of a secret are texts, whatever the secret is.
-  const isPlace = setting?.type === 'secret' && !(attribute in table)
-  return { setting: isPlace ? { type: 'text', summary: '' } : setting, depth: 1 }
-}
-
 /** One run: its stage and its deadline. */
 class HandlerRun {
   readonly #handler: Handler
@@ -225,7 +115,6 @@ class HandlerRun {
   readonly #timeoutSeconds: number
   readonly #environment: HandlerEnvironment
   readonly #abort = new AbortController()
-  readonly #startedMs = performance.now()
   #stage = 'reading the event from standard input'
 
   constructor(
@@ -263,7 +152,7 @@ class HandlerRun {
   }
 
   #timeLeftMs(): number {
-    return this.#timeoutSeconds * 1000 - (performance.now() - this.#startedMs)
+    return this.#timeoutSeconds * 1000 - this.#environment.elapsedMs()
   }
 
   async #work(dryRun: boolean): Promise<string> {
@@ -289,6 +178,7 @@ class HandlerRun {
       random,
       variables,
       hostname,
+      path: absolute => join(variables['SENSU_KVM_ROOT'] || '/', absolute),
     }
   }
 }

@@ -44,6 +44,8 @@ export interface HandlerContext {
   readonly variables: Readonly<Record<string, string | undefined>>
   /** This machine's name. */
   readonly hostname: string
+  /** Where a file of this machine is to be read, by its absolute path: there, or below $SENSU_KVM_ROOT, which tests set to a tree of their own. */
+  path(absolute: string): string
 }
 
 type Settings<S extends SettingTable> = SettingValues<S> & SettingValues<typeof commonSettings>
@@ -58,6 +60,8 @@ export interface HandlerDefinition<S extends SettingTable> {
   readonly description?: string
   /** The handler's own settings; common ones are added. */
   readonly settings: S
+  /** Default of the setting `timeout`, for a handler that takes longer than a message does. */
+  readonly timeoutSeconds?: number
   /** The section of the sample configuration. */
   readonly sample: Readonly<Record<string, unknown>>
   /** Further attributes of the handler in the sample configuration, such as `severities`. */
@@ -83,13 +87,18 @@ export interface Handler {
 
 /** Declares a handler. */
 export function defineHandler<const S extends SettingTable>(definition: HandlerDefinition<S>): Handler {
+  const { timeoutSeconds = commonSettings.timeout.default } = definition
   // Where types meet again: the values were made from `settings`, which is the definition's table and the common one.
   const typed = (values: SettingValues<SettingTable>) => values as unknown as Settings<S>
   return {
     name: definition.name,
     summary: definition.summary,
     description: definition.description,
-    settings: { ...definition.settings, ...commonSettings },
+    settings: {
+      ...definition.settings,
+      ...commonSettings,
+      timeout: { ...commonSettings.timeout, default: timeoutSeconds },
+    },
     sample: definition.sample,
     sampleHandler: definition.sampleHandler ?? {},
     rules: values => definition.rules?.(typed(values)) ?? [],

@@ -27,6 +27,8 @@ export interface HttpRequest {
 export interface HttpResponse {
   readonly code: string
   readonly location: string | undefined
+  /** When to come back, as the server wrote it. */
+  readonly retryAfter: string | undefined
   /** Bytes of the whole body. */
   readonly size: number
   readonly sha256: string
@@ -176,6 +178,7 @@ async function readBody(response: IncomingMessage): Promise<Omit<HttpResponse, '
   return {
     code: String(statusCode),
     location: headers.location,
+    retryAfter: headers['retry-after'],
     size,
     sha256: hash.digest('hex'),
     body: Buffer.concat(kept),

@@ -18,7 +18,7 @@ export async function lookUp(host: string, { timeoutSeconds, path }: LookupOptio
   const known = addressIn(await textOf(path('/etc/hosts')), host)
   if (known !== undefined) return known
   const resolvConf = await textOf(path('/etc/resolv.conf'))
-  const resolver = new Resolver({ timeout: Math.max(1, timeoutSeconds * 1000), tries: 1 })
+  const resolver = new Resolver({ timeout: Math.max(1, Math.ceil(timeoutSeconds * 1000)), tries: 1 })
   const servers = nameServers(resolvConf)
   if (servers.length > 0) resolver.setServers(servers)
   for (const name of candidates(host, resolvConf)) {

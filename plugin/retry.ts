@@ -21,7 +21,7 @@ export class PassingError extends Error {
 
 /**
  * Calls `attempt` until it succeeds, fails for good (any error but a {@link PassingError}), or the run's time is nearly over. Pauses double from a quarter
- * of a second to two, each shortened at random by up to half; one that the other side asks for is kept. A try may take 60 % of the time that is left; `timeoutMs`
+ * of a second to two, each shortened at random by up to half; a longer one that the other side asks for is kept. A try may take 60 % of the time that is left; `timeoutMs`
  * says how much that is. The last failure is thrown, with how often it was tried.
  */
 export async function retry<T>(
@@ -35,7 +35,7 @@ export async function retry<T>(
     } catch (error) {
       if (!(error instanceof PassingError)) throw error
       const backOffMs = Math.min(longestPauseMs, firstPauseMs * 2 ** (tries - 1)) * (1 - context.random() / 2)
-      const pauseMs = error.retryAfterMs ?? backOffMs
+      const pauseMs = Math.max(error.retryAfterMs ?? 0, backOffMs)
       if (context.timeLeftMs() - pauseMs < 2 * shortestTryMs || context.signal.aborted) {
         throw new Error(`${error.message}${triesText(tries, startMs - context.timeLeftMs())}`, { cause: error })
       }

@@ -33,21 +33,30 @@ export function secretsIn(value: unknown): Secret[] {
 }
 
 /**
- * Makes a function that hides secrets in a text, however it came there: as they are, as part of a URL, in base64. It is the last resort, for
+ * Makes a function that hides secrets in a text, however it came there: as they are, encoded for a URL, in base64. It is the last resort, for
  * what servers and libraries say; nobody writes a secret into a message.
  */
 export function hideSecrets(secrets: readonly Secret[]): (text: string) => string {
   const forms = secrets
-    .map(secret => secret.reveal())
+    .flatMap(secret => secretParts(secret.reveal()))
     .filter(text => text.length >= shortestHidden)
-    .flatMap(text => [text, encodeURIComponent(text), Buffer.from(text).toString('base64'), ...pathOf(text)])
+    .flatMap(text => [text, encodeURIComponent(Buffer.from(text).toString()), Buffer.from(text).toString('base64')])
     .sort((a, b) => b.length - a.length)
   return text => forms.reduce((hidden, form) => hidden.replaceAll(form, hiddenText), text)
 }
 
-/** Of a secret URL, which is secret for what follows the host, that part. */
-function pathOf(text: string): string[] {
-  if (!/^\w+:\/\//.test(text) || !URL.canParse(text)) return []
-  const { pathname, search } = new URL(text)
-  return pathname.length >= shortestHidden ? [pathname + search, pathname] : []
+/** A part of a URL without its escapes; as it is when they make no sense. */
+export function decodeUrl(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+/** Of a URL what follows the host, and the password: the host is named in messages. */
+function secretParts(text: string): string[] {
+  if (!/^\w+:\/\//.test(text) || !URL.canParse(text)) return [text]
+  const { pathname, search, password } = new URL(text)
+  return [pathname + search, pathname, search, decodeUrl(password)]
 }

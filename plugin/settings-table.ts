@@ -42,8 +42,12 @@ export type SecondsSetting = Described & {
  * `NAME_env` names.
  */
 export type SecretSetting = Described & { readonly type: 'secret'; readonly protocols?: readonly string[] }
+/** A file that is read along with the configuration; the value is what is in it. */
+export type FileSetting = Described & { readonly type: 'file' }
 /** Texts by name, such as the headers of a request. Without it the value is empty. */
 export type TextsByNameSetting = Described & { readonly type: 'texts by name' }
+/** The same with values that are secret. */
+export type SecretsByNameSetting = Described & { readonly type: 'secrets by name' }
 /** Any JSON value. */
 export type JsonSetting = Described & { readonly type: 'json' }
 /** Hashes by name that all have the same settings. Without it the value is empty. */
@@ -57,7 +61,9 @@ export type Setting =
   | ChoiceSetting
   | SecondsSetting
   | SecretSetting
+  | FileSetting
   | TextsByNameSetting
+  | SecretsByNameSetting
   | JsonSetting
   | HashesSetting
 
@@ -72,7 +78,9 @@ interface Values<S extends Setting> {
   choice: S extends { choices: readonly (infer C)[] } ? C : never
   seconds: number
   secret: Secret
+  file: string
   'texts by name': Readonly<Record<string, string>>
+  'secrets by name': Readonly<Record<string, Secret>>
   json: unknown
   hashes: S extends { settings: infer T extends SettingTable } ? Readonly<Record<string, SettingValues<T>>> : never
 }
@@ -80,13 +88,16 @@ interface Values<S extends Setting> {
 /** What a handler sees of one setting: undefined only when it has neither a default nor `required`, and is no list. */
 export type SettingValue<S extends Setting> =
   | Values<S>[S['type']]
-  | (S extends { default: unknown } | { required: true } | { type: 'texts' | 'texts by name' | 'hashes' }
+  | (S extends
+      | { default: unknown }
+      | { required: true }
+      | { type: 'texts' | 'texts by name' | 'secrets by name' | 'hashes' }
       ? never
       : undefined)
 
 export type SettingValues<T extends SettingTable> = { readonly [Name in keyof T]: SettingValue<T[Name]> }
 
-/** Where secrets come from besides the settings. */
+/** Where secrets and files come from. */
 export interface SecretSources {
   readonly variables: Readonly<Record<string, string | undefined>>
   /** The text of a file; throws when it cannot be read. */
@@ -115,7 +126,7 @@ const durationPattern = String.raw`^\d+(?:\.\d+)?(?:ms|s|m|h|d)?$`
 
 type KindOf<T extends Setting['type']> = Kind<Extract<Setting, { type: T }>>
 
-const kinds: { readonly [T in Exclude<Setting['type'], 'secret' | 'hashes'>]: KindOf<T> } = {
+const kinds: { readonly [T in Exclude<Setting['type'], 'secret' | 'file' | 'hashes'>]: KindOf<T> } = {
   text: {
     schema: () => someText,
     expects: ({ protocols }) => (protocols === undefined ? 'a text' : urlText(protocols)),
@@ -161,6 +172,12 @@ const kinds: { readonly [T in Exclude<Setting['type'], 'secret' | 'hashes'>]: Ki
     expects: () => 'a hash of texts',
     read: value => ({ ...Object(value) }),
   },
+  'secrets by name': {
+    schema: () => ({ type: 'object', additionalProperties: { type: 'string' } }),
+    expects: () => 'a hash of texts',
+    read: value =>
+      Object.fromEntries(Object.entries(Object(value)).map(([name, text]) => [name, new Secret(String(text))])),
+  },
   json: { schema: () => ({}), expects: () => 'any JSON value', read: value => value },
 }
 
@@ -180,10 +197,11 @@ function checkedUrl(text: string, protocols: readonly string[] | undefined): str
 export function expectsText(setting: Setting): string {
   if (setting.type === 'secret') return setting.protocols === undefined ? 'a text' : urlText(setting.protocols)
   if (setting.type === 'hashes') return 'a hash of hashes'
+  if (setting.type === 'file') return 'the path of a file'
   return kindOf(setting).expects(setting)
 }
 
-function kindOf(setting: Exclude<Setting, SecretSetting | HashesSetting>): Kind<Setting> {
+function kindOf(setting: Exclude<Setting, SecretSetting | FileSetting | HashesSetting>): Kind<Setting> {
   return kinds[setting.type] as Kind<Setting>
 }
 
@@ -214,7 +232,7 @@ export function settingsSchema(table: SettingTable): Schema {
 const secretSummaries = ['The file it stands in.', 'The environment variable it stands in.']
 
 function valueSchema(setting: Setting): Schema {
-  if (setting.type === 'secret') return someText
+  if (setting.type === 'secret' || setting.type === 'file') return someText
   if (setting.type === 'hashes') return { type: 'object', additionalProperties: settingsSchema(setting.settings) }
   return kindOf(setting).schema(setting)
 }
@@ -233,6 +251,8 @@ export function readSettings<T extends SettingTable>(
       if (setting.type === 'secret') return [name, readSecret(name, setting, section, sources)]
       const given = Object.hasOwn(section, name) ? (section[name] ?? undefined) : undefined
       if (setting.type === 'hashes') return [name, readHashes(setting.settings, given, sources, problems, here)]
+      if (setting.type === 'file')
+        return [name, given === undefined ? given : fileText(String(given), sources.readFile)]
       return [name, given === undefined ? emptyValue(setting) : kindOf(setting).read(given, setting)]
     } catch (error) {
       problems.push({ path: here, rule: error instanceof Error ? error.message : String(error) })
@@ -245,7 +265,7 @@ export function readSettings<T extends SettingTable>(
 
 function emptyValue(setting: Setting): unknown {
   if (setting.type === 'texts') return []
-  if (setting.type === 'texts by name') return {}
+  if (setting.type === 'texts by name' || setting.type === 'secrets by name') return {}
   return 'default' in setting ? setting.default : undefined
 }
 

@@ -1,6 +1,5 @@
 import { createSocket } from 'node:dgram'
-import { lookup } from 'node:dns'
-import { connect, type Socket } from 'node:net'
+import { connect, isIP } from 'node:net'
 import { PassingError } from './retry.js'
 
 /** Facilities of RFC 5424, by number. */
@@ -98,15 +97,14 @@ export function cutBytes(bytes: Buffer, maxBytes: number): Buffer {
   return bytes.subarray(0, end)
 }
 
-/** Sends one datagram. Throws a PassingError when the network says that it did not go out; nobody says whether it arrived. */
+/** Sends one datagram to an IP address. Throws a PassingError when the network says that it did not go out; nobody says whether it arrived. */
 export async function sendDatagram(bytes: Buffer, { host, port }: { host: string; port: number }): Promise<void> {
-  const { address, family } = await resolve(host)
-  const socket = createSocket(family === 6 ? 'udp6' : 'udp4')
+  const socket = createSocket(isIP(host) === 6 ? 'udp6' : 'udp4')
   try {
     await new Promise<void>((done, fail) => {
       socket.once('error', fail)
       // Connected, so that a port where nobody listens is heard of if its answer is there in time.
-      socket.connect(port, address, () => socket.send(bytes, error => (error ? fail(error) : setImmediate(done))))
+      socket.connect(port, host, () => socket.send(bytes, error => (error ? fail(error) : setImmediate(done))))
     })
   } catch (error) {
     throw new PassingError(`cannot send to syslog at ${host}:${port} (UDP): ${reason(error)}`, { cause: error })
@@ -115,46 +113,44 @@ export async function sendDatagram(bytes: Buffer, { host, port }: { host: string
   }
 }
 
-function resolve(host: string): Promise<{ address: string; family: number }> {
-  return new Promise((done, fail) => {
-    lookup(host, (error, address, family) => {
-      if (error) fail(new PassingError(`cannot find the address of ${host}: ${reason(error)}`, { cause: error }))
-      else done({ address, family })
-    })
-  })
-}
+/** How long a syslog that has been sent everything may take to close the connection. */
+const closingMs = 1000
 
 /**
- * Writes one message to a stream, TCP with its length in front (RFC 6587, octet counting), and waits until the other side has taken it and the connection is
- * closed in order. Throws a PassingError; for a path whose socket takes datagrams only, an Error with the code `EPROTOTYPE`.
+ * Writes one message to a stream, TCP (to an IP address) with its length in front (RFC 6587, octet counting), and ends the connection. Syslog confirms nothing; but one that closes
+ * the connection without having read everything breaks it, which is heard of while we wait for the other end to be closed. Throws a PassingError; for a path whose socket
+ * takes datagrams only, an Error with the code `EPROTOTYPE`.
  */
 export function sendStream(
   bytes: Buffer,
   address: Exclude<SyslogAddress, { kind: 'udp' }>,
   { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
 ): Promise<void> {
-  const where = address.kind === 'tcp' ? `${address.host}:${address.port} (TCP)` : address.path
-  const framed =
-    address.kind === 'tcp'
-      ? Buffer.concat([Buffer.from(`${bytes.length} `), bytes])
-      : Buffer.concat([bytes, Buffer.from('\n')])
+  const isTcp = address.kind === 'tcp'
+  const where = isTcp ? `${address.host}:${address.port} (TCP)` : address.path
+  const framed = isTcp ? [Buffer.from(`${bytes.length} `), bytes] : [bytes, Buffer.from('\n')]
   return new Promise((done, fail) => {
-    const target = address.kind === 'tcp' ? { host: address.host, port: address.port } : { path: address.path }
-    const socket: Socket = connect({ ...target, signal })
-    const failed = (error: unknown) => {
+    const socket = connect({ ...(isTcp ? { host: address.host, port: address.port } : { path: address.path }), signal })
+    let timer: NodeJS.Timeout | undefined
+    const limit = (ms: number, then: () => void) => {
+      clearTimeout(timer)
+      timer = setTimeout(then, ms)
+    }
+    const finish = (settle: () => void) => {
       clearTimeout(timer)
       socket.destroy()
-      if (codeOf(error) === 'EPROTOTYPE') fail(error)
-      else fail(new PassingError(`cannot write to syslog at ${where}: ${reason(error)}`, { cause: error }))
+      settle()
     }
-    const timer = setTimeout(() => failed(new Error(`no answer within ${Math.round(timeoutMs)} ms`)), timeoutMs)
-    socket.once('error', failed)
-    socket.once('connect', () => socket.end(framed))
-    // Syslog answers nothing; that all was taken shows in that the connection ends without an error.
-    socket.once('finish', () => {
-      clearTimeout(timer)
-      done()
-    })
+    const failed = (error: unknown) => {
+      const problem = new PassingError(`cannot write to syslog at ${where}: ${reason(error)}`, { cause: error })
+      finish(() => fail(codeOf(error) === 'EPROTOTYPE' ? error : problem))
+    }
+    limit(timeoutMs, () => failed(new Error(`not taken within ${(timeoutMs / 1000).toFixed(1)} s`)))
+    socket.on('error', failed)
+    socket.once('connect', () => socket.end(Buffer.concat(framed)))
+    socket.once('finish', () => limit(Math.min(closingMs, timeoutMs), () => finish(done)))
+    socket.once('close', () => finish(done))
+    // Whatever it says is not waited for, but must be read for its end to come.
     socket.resume()
   })
 }

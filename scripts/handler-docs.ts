@@ -25,7 +25,10 @@ export function sampleHandlerConfiguration({ name, sample, sampleHandler }: Hand
 
 function handlerPage(handler: Handler): string {
   const { name, summary, description, settings } = handler
-  const own = Object.fromEntries(Object.entries(settings).filter(([setting]) => !(setting in commonSettings)))
+  const common: SettingTable = commonSettings
+  const isOwn = (attribute: string, setting: Setting) =>
+    common[attribute] === undefined || defaultText(common[attribute]) !== defaultText(setting)
+  const own = Object.fromEntries(Object.entries(settings).filter(entry => isOwn(...entry)))
   const sections = [
     `# ${name}`,
     summary,
@@ -104,7 +107,7 @@ in \`/usr/local/bin\`:
 }
 \`\`\`
 
-- \`timeout\` is Sensu's, in seconds. The handler's own (\`timeout\` in its section, 8 s) must be shorter: then it ends its retries and says what was wrong, where Sensu would end it without a word.
+- \`timeout\` is Sensu's, in seconds. The handler's own (\`timeout\` in its section, 8 s unless its page says otherwise) must be shorter: then it ends its retries and says what was wrong, where Sensu would end it without a word.
 - \`severities\` (\`ok\`, \`warning\`, \`critical\`, \`unknown\`) and \`filter\` or \`filters\` say which events come here; a resolution comes when the problem did. \`handle_flapping\` and \`handle_silenced\` let in what Sensu
   holds back otherwise.
 - A check that fails makes an event each time it runs: let \`"occurrences"\` and \`"refresh"\` of the check, with Sensu's filter \`occurrences\`, say how often a handler hears of it.
@@ -113,7 +116,8 @@ in \`/usr/local/bin\`:
 const settingsText = `The section is named as the handler. It is read from the files that the server has read (\`$SENSU_LOADED_TEMPFILE\`, which Sensu sets), else from those in \`$SENSU_CONFIG_FILES\` (separated by colons),
 else from \`/etc/sensu/config.json\` and \`/etc/sensu/conf.d\`, and merged as Sensu does it. A setting that is not known, or wrong, or missing is an error: all of them are told at once, with their file, and nothing is sent.
 
-A secret can stand in the section itself, in a file (\`NAME_file\`; a line feed at its end does not count), or in an environment variable of the server (\`NAME_env\`). It is never printed; in \`--dry-run\` it is \`REDACTED\`.
+A secret can stand in the section itself, in a file (\`NAME_file\`; a line feed at its end does not count), or in an environment variable of the server (\`NAME_env\`). It is never printed; in \`--dry-run\` it is \`REDACTED\`. Sensu's own log of what a file changes hides \`webhook_url\`,
+\`routing_key\`, \`secret\` and \`password\` by their names; keep the others (\`authorization\`, \`headers\`, \`proxy\`) out of the section, or let only the server read its log.
 
 Tokens \`:::client.name:::\`, \`:::check.output|no output:::\` stand for what the event has there, or what follows \`|\`, or nothing; in a URL their values are encoded.`
 
@@ -124,6 +128,6 @@ curl -s http://127.0.0.1:4567/events/web1/state_check | handler-log -d /etc/sens
 \`\`\``
 
 const failuresText = `What may pass (a connection refused or lost, an answer such as 429 or 503, a mail server's 4xx) is tried again, after a quarter of a second, then after longer pauses up to two seconds, each shortened at random so that many handlers
-do not come back at once; \`Retry-After\` is kept to when there is time. All of it ends before \`timeout\`. A try that hangs is given up after 60 % of the time that is left, so that there is another one.
+do not come back at once; \`Retry-After\` is kept to when there is time. What a receiver took without our hearing of it comes twice: better than not at all. All of it ends before \`timeout\`. A try that hangs is given up after 60 % of the time that is left, so that there is another one.
 
-An event is never sent in part: what a handler could not deliver is in the one line that it prints, with the reason. Sensu hands an event to its handlers once; the next run of a check that still fails is the next event.`
+What a handler could not deliver is in the one line that it prints, with the reason. Sensu hands an event to its handlers once; the next run of a check that still fails is the next event.`

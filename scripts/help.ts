@@ -3,6 +3,7 @@ import { type AnyCheck, commandLineOptions } from '../plugin/command-line.js'
 import type { Handler } from '../plugin/handler.js'
 import { handlerOptions } from '../plugin/handler-arguments.js'
 import { kebabCase, type Option } from '../plugin/options.js'
+import type { SettingTable } from '../plugin/settings-table.js'
 
 const rangesText =
   'Ranges are [@][start:][end]: a value outside start..end alerts, with @ one inside; ~ is minus infinity.\n'
@@ -53,12 +54,21 @@ export async function handlerHelpText(handler: Handler): Promise<string> {
       ...(option.type === 'flag' ? {} : { requiresArg: true }),
     })
   }
-  const settings = Object.entries(handler.settings).map(([name, setting]) => {
-    const value = 'default' in setting && setting.default !== undefined ? ` [default: ${setting.default}]` : ''
-    return `  ${name}${setting.required ? ' (required)' : ''}: ${setting.summary.replaceAll('`', '')}${value}`
-  })
+  const settings = settingLines(handler.settings)
   const section = `Settings, in the section ${handler.name} of the configuration (secrets also as NAME_file and NAME_env):`
   return `${await builder.getHelp()}\n\n${section}\n${settings.join('\n')}\n\n${handlerText}`
+}
+
+function settingLines(settings: SettingTable, prefix = ''): string[] {
+  return Object.entries(settings).flatMap(([name, setting]) => {
+    const notes = [
+      setting.required ? 'required' : undefined,
+      'choices' in setting && setting.choices ? `one of ${setting.choices.join(', ')}` : undefined,
+      'default' in setting && setting.default !== undefined ? `default ${setting.default}` : undefined,
+    ].filter(note => note !== undefined)
+    const line = `  ${prefix}${name}: ${setting.summary.replaceAll('`', '')}${notes.length === 0 ? '' : ` [${notes.join('; ')}]`}`
+    return [line, ...(setting.type === 'hashes' ? settingLines(setting.settings, `${prefix}${name}.NAME.`) : [])]
+  })
 }
 
 /** The option's default in its own words; switches are off and need none. */

@@ -168,6 +168,7 @@ async function main(wanted: readonly string[]): Promise<void> {
   const counts: Count[] = []
   if (wanted.length === 0) {
     counts.push(await check('types (tsc)', 'tsc', ['--noEmit']))
+    counts.push(await check('types of the status page (tsc)', 'tsc', ['--noEmit', '-p', 'server/status-page']))
     counts.push(await check('format and lint (biome)', 'biome', ['ci', '--colors=off', '--error-on-warnings', '.']))
   }
   const shared = files.some(wantsServices) ? await startServices() : undefined

@@ -1,8 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs'
+import { findFiles, isReadableDirectory, LoadError, readConfigFile } from './config-files.js'
 import { deepMerge } from './deep-merge.js'
 import { defaultConfigDirectory, defaultConfigFile } from './defaults.js'
+import { stringifyJson } from './json.js'
 import { isObject, member, newObject } from './json-value.js'
-import { type Environment, findFiles, readConfigFile } from './settings.js'
 import type { Json, JsonObject } from './types.js'
 
 /** Which section of which configuration is wanted; without a file and directories it is the one that Sensu's own plugins read. */
@@ -10,13 +11,13 @@ export type PluginSettingsRequest = {
   section: string
   file: string | undefined
   directories: readonly string[]
-  variables: Environment
+  variables: Readonly<Record<string, string | undefined>>
 }
 
 /** A section of the configuration, and where it comes from. */
 export type PluginSettings = {
-  /** undefined when no file has it */
-  value: Json | undefined
+  /** as plain JavaScript values; undefined when no file has it */
+  value: unknown
   /** the last file that has this attribute of the section */
   fileOf(attribute: string): string | undefined
   /** where it was looked for, for people */
@@ -49,7 +50,8 @@ export function loadPluginSettings(request: PluginSettingsRequest): PluginSettin
   }
   const fileOf = (attribute: string) =>
     [...found].findLast(([, section]) => member(section, attribute) !== undefined)?.[0] ?? [...found.keys()].at(-1)
-  return { value, fileOf, looked, errors }
+  // Plugins need not tell 8 from 8.0, or a text from bytes.
+  return { value: value === undefined ? undefined : JSON.parse(stringifyJson(value)), fileOf, looked, errors }
 }
 
 type Files = { files: string[]; looked: string }
@@ -57,10 +59,9 @@ type Files = { files: string[]; looked: string }
 function filesOf({ file, directories, variables }: PluginSettingsRequest, errors: PluginSettings['errors']): Files {
   if (file !== undefined || directories.length > 0) {
     const given = file === undefined ? [] : [file]
-    for (const directory of directories) {
-      if (!existsSync(directory)) errors.push({ file: directory, error: 'there is no such directory' })
-    }
-    return { files: [...given, ...directories.flatMap(findFiles)], looked: [...given, ...directories].join(', ') }
+    const present = given.filter(path => existsSync(path))
+    for (const path of given) if (!present.includes(path)) errors.push({ file: path, error: 'there is no such file' })
+    return { files: [...present, ...filesBelow(directories, errors)], looked: [...given, ...directories].join(', ') }
   }
   const { SENSU_LOADED_TEMPFILE: list, SENSU_CONFIG_FILES: names } = variables
   if (list !== undefined && existsSync(list)) {
@@ -73,8 +74,17 @@ function filesOf({ file, directories, variables }: PluginSettingsRequest, errors
   }
   if (names !== undefined) return listed(names, 'the files of $SENSU_CONFIG_FILES')
   const main = existsSync(defaultConfigFile) ? [defaultConfigFile] : []
-  const files = [...main, ...findFiles(defaultConfigDirectory)]
+  const directory = existsSync(defaultConfigDirectory) ? [defaultConfigDirectory] : []
+  const files = [...main, ...filesBelow(directory, errors)]
   return { files, looked: `${defaultConfigFile} and ${defaultConfigDirectory}` }
+}
+
+function filesBelow(directories: readonly string[], errors: PluginSettings['errors']): string[] {
+  for (const directory of directories) {
+    if (!existsSync(directory)) errors.push({ file: directory, error: 'there is no such directory' })
+    else if (!isReadableDirectory(directory)) errors.push({ file: directory, error: 'this user may not read it' })
+  }
+  return directories.flatMap(findFiles)
 }
 
 function listed(list: string, looked: string): Files {
@@ -84,8 +94,6 @@ function listed(list: string, looked: string): Files {
 
 function reason(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  // The error of a file that cannot be loaded says why in a member of its own.
-  const where: unknown = Reflect.get(error, 'where')
-  const detail = isObject(where) ? where['error'] : undefined
-  return `${error.message}${typeof detail === 'string' ? `: ${detail}` : ''}`.slice(0, longestError)
+  const detail = error instanceof LoadError ? error.where.error : undefined
+  return `${error.message}${detail === undefined ? '' : `: ${detail}`}`.slice(0, longestError)
 }

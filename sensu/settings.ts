@@ -1,19 +1,10 @@
-import {
-  accessSync,
-  constants,
-  type Dirent,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, renameSync, writeFileSync } from 'node:fs'
 import { hostname, networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { findFiles, isReadableDirectory, isReadableFile, LoadError, readConfigFile } from './config-files.js'
 import { deepDiff, deepMerge, uniqueItems } from './deep-merge.js'
 import { defaultConfigDirectory, defaultConfigFile, defaultKeepaliveThresholds, defaultSpawnLimit } from './defaults.js'
-import { parseJson, prettyJson } from './json.js'
+import { prettyJson } from './json.js'
 import { fromEntries, isObject, member } from './json-value.js'
 import { redact, redactUrl } from './redact.js'
 import { plainText } from './text-forms.js'
@@ -95,15 +86,6 @@ export function writeLoadedFiles(service: Service, loadedFiles: readonly string[
 export function findAddress(): string {
   const addresses = Object.values(networkInterfaces()).flatMap(found => found ?? [])
   return addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address ?? 'unknown'
-}
-
-/** Something could not be loaded; `where` names it in the report. */
-class LoadError extends Error {
-  readonly where: Omit<ConfigurationError, 'message'>
-  constructor(message: string, where: Omit<ConfigurationError, 'message'>) {
-    super(message)
-    this.where = where
-  }
 }
 
 class Loader {
@@ -262,67 +244,4 @@ function clientFromEnvironment(environment: Environment): JsonObject | undefined
     ['subscriptions', subscriptions && uniqueItems(subscriptions)],
   ]
   return { client: fromEntries(attributes.filter(([, value]) => value !== undefined)) }
-}
-
-/** Reads one configuration file. Throws with the reason. */
-export function readConfigFile(file: string): JsonObject {
-  const invalid = (error: string) => new LoadError('config file must be valid json', { file, error })
-  let content: Json
-  try {
-    const text = withoutByteOrderMark(readFileSync(file))
-    content = isBlank(text) ? {} : parseJson(text)
-  } catch (error) {
-    throw invalid(error instanceof Error ? error.message : String(error))
-  }
-  if (!isObject(content)) throw invalid('the document must be a hash')
-  return content
-}
-
-function withoutByteOrderMark(bytes: Buffer): Buffer {
-  return bytes.subarray(0, 3).equals(Buffer.from([0xef, 0xbb, 0xbf])) ? bytes.subarray(3) : bytes
-}
-
-function isBlank(text: Buffer): boolean {
-  return text.toString('latin1').trim() === ''
-}
-
-function isReadableFile(file: string): boolean {
-  return isAccessible(file, constants.R_OK) && statSync(file).isFile()
-}
-
-function isReadableDirectory(directory: string): boolean {
-  return isAccessible(directory, constants.R_OK | constants.X_OK) && statSync(directory).isDirectory()
-}
-
-function isAccessible(path: string, mode: number): boolean {
-  try {
-    accessSync(path, mode)
-    return true
-  } catch {
-    return false
-  }
-}
-
-/**
- * The paths of all `*.json` below the directory, byte-wise by name with directories expanded in place; first those
- * without a symbolic link to a directory on their way, then those with exactly one. Names with a leading dot are skipped.
- */
-export function findFiles(directory: string): string[] {
-  return [...walk(directory, 0), ...walk(directory, 1)]
-}
-
-/** `links`: how many symbolic links to directories the way down must still contain. */
-function* walk(directory: string, links: number): Generator<string> {
-  for (const entry of entriesByName(directory)) {
-    const path = directory.endsWith('/') ? directory + entry.name : `${directory}/${entry.name}`
-    if (links === 0 && entry.name.endsWith('.json')) yield path
-    if (entry.isDirectory()) yield* walk(path, links)
-    else if (links > 0 && entry.isSymbolicLink() && isReadableDirectory(path)) yield* walk(path, links - 1)
-  }
-}
-
-function entriesByName(directory: string): Dirent[] {
-  if (!isReadableDirectory(directory)) return []
-  const entries = readdirSync(directory, { withFileTypes: true }).filter(({ name }) => !name.startsWith('.'))
-  return entries.sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)))
 }

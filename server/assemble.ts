@@ -8,6 +8,7 @@ import { Store } from '../store/store.js'
 import { createTransport } from '../transport/create.js'
 import { TransportError } from '../transport/transport.js'
 import { Api, type ApiLimits } from './api/api.js'
+import type { StatusPage } from './api/status-page.js'
 import { CheckRequests } from './check-requests.js'
 import { CheckScheduler } from './check-scheduler.js'
 import { monitorClients } from './client-monitor.js'
@@ -24,7 +25,10 @@ import { settingsDigest } from './settings-digest.js'
 import { monitorTtl } from './ttl-monitor.js'
 
 /** Builds the server from its configuration; Redis is tried once. Rejects when a connection's settings cannot be used. */
-export async function assembleServer(context: ServiceContext<Configuration>): Promise<AssembledService<Configuration>> {
+export async function assembleServer(
+  context: ServiceContext<Configuration>,
+  statusPage: StatusPage,
+): Promise<AssembledService<Configuration>> {
   const { configuration, options, log, environment, stop, onConnected } = context
   const { switches = [] } = options
   // a reload replaces the members, so that everybody who holds the object sees the new ones
@@ -60,7 +64,7 @@ export async function assembleServer(context: ServiceContext<Configuration>): Pr
   const parts: ServerParts = {
     ...shared,
     work: switches.includes(API_ONLY) ? undefined : serverWork(shared),
-    api: switches.includes(NO_API) ? undefined : new Api({ ...shared, limits: apiLimits(own) }),
+    api: switches.includes(NO_API) ? undefined : new Api({ ...shared, limits: apiLimits(own), statusPage }),
     onFatal: stop,
     onConnected,
   }

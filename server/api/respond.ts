@@ -1,6 +1,6 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { pipeline } from 'node:stream/promises'
+import { finished, pipeline } from 'node:stream/promises'
 import type { Answer } from './answer.js'
 import type { ApiRequest } from './request.js'
 
@@ -8,45 +8,67 @@ import type { ApiRequest } from './request.js'
 const WHOLE_CHARACTERS = 256 * 1024
 
 /** Headers as Sensu 1.9 sends them: sorted, and all but the connection's own known. */
-type Headers = [name: string, value: string][]
+type HeaderLines = [name: string, value: string][]
+
+/** The connection ended before the answer did. */
+export class ClientGone extends Error {
+  override name = 'ClientGone'
+}
 
 /**
- * Sends an answer; resolves with the length of the body in bytes when it is out. Rejects when a piece of the body cannot be made, or the client
- * goes away; what was not sent then is the caller's to end.
+ * Sends an answer; resolves with the length of the body in bytes when it is out. Rejects with ClientGone, or with what kept a piece of the body
+ * from being made: then the answer is cut off, or has not begun.
  */
 export async function respond(
   response: ServerResponse,
   request: ApiRequest,
   answer: Answer,
-  cors: Headers,
+  cors: HeaderLines,
 ): Promise<number> {
   const { whole, rest } = request.method === 'HEAD' ? { whole: '' } : await beginning(answer.body)
   const length = rest ? undefined : Buffer.byteLength(whole)
   response.sendDate = false
   response.writeHead(answer.status, headersOf(request, answer, cors, length).flat())
-  if (rest === undefined) {
-    response.end(whole)
-    return length ?? 0
-  }
+  if (rest) return sendPieces(response, continued(whole, rest))
+  response.end(whole)
+  await finished(response).catch(error => {
+    throw new ClientGone(String(error))
+  })
+  return length ?? 0
+}
+
+async function sendPieces(response: ServerResponse, pieces: AsyncIterable<string>): Promise<number> {
   let bytes = 0
-  await pipeline(async function* () {
-    for await (const piece of continued(whole, rest)) {
-      bytes += Buffer.byteLength(piece)
-      yield piece
+  let fault: unknown
+  const chunks = async function* () {
+    try {
+      for await (const piece of pieces) {
+        const chunk = Buffer.from(piece)
+        bytes += chunk.length
+        yield chunk
+      }
+    } catch (error) {
+      fault = error
+      throw error
     }
-  }, response)
+  }
+  try {
+    await pipeline(chunks, response)
+  } catch (error) {
+    throw fault ?? new ClientGone(String(error))
+  }
   return bytes
 }
 
 /** Sends an answer that has a short body, or none, to somebody whose request Node's parser does not understand. */
-export function respondRaw(socket: Socket, request: ApiRequest, answer: Answer, cors: Headers): void {
+export function respondRaw(socket: Socket, request: ApiRequest, answer: Answer, cors: HeaderLines): void {
   const body = request.method === 'HEAD' || typeof answer.body !== 'string' ? '' : answer.body
   const headers = headersOf(request, answer, cors, Buffer.byteLength(body)).map(([name, value]) => `${name}: ${value}`)
   socket.end([`HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status]}`, ...headers, '', body].join('\r\n'))
 }
 
-function headersOf({ id }: ApiRequest, answer: Answer, cors: Headers, length: number | undefined): Headers {
-  const headers: Headers = [
+function headersOf({ id }: ApiRequest, answer: Answer, cors: HeaderLines, length: number | undefined): HeaderLines {
+  const headers: HeaderLines = [
     ...cors,
     ...Object.entries(answer.headers ?? {}),
     ['Connection', 'close'],

@@ -7,17 +7,19 @@ export type Handler = (parts: ApiParts, request: ApiRequest) => Answer | Promise
 
 /** What is at some paths. HEAD is answered wherever GET is. */
 export interface Route {
-  /** `:name` stands for a part of the path, made of the characters that `parts` allows it. */
+  /** `:name` stands for a part of the path, made of the characters that are allowed to it below. */
   paths: readonly string[]
   GET?: Handler
   POST?: Handler
   DELETE?: Handler
   /** Answered also while Redis or the transport is away. */
   offline?: true
+  /** Only there for requests that accept this content type. */
+  accepts?: string
 }
 
 /** Characters of the parts that routes name; nothing is percent-decoded before (Sensu 1.9). */
-const parts: Readonly<Record<string, string>> = {
+const characters: Readonly<Record<string, string>> = {
   name: '[\\w.-]+',
   client: '[\\w.-]+',
   check: '[\\w.-]+',
@@ -41,10 +43,11 @@ export class Router {
     this.#patterns = routes.flatMap(route => route.paths.map(path => ({ pattern: patternOf(path), route })))
   }
 
-  find(path: string): Match | undefined {
+  /** `accept`: the content types that the request accepts, as it says. */
+  find(path: string, accept = ''): Match | undefined {
     for (const { pattern, route } of this.#patterns) {
       const match = pattern.exec(path)
-      if (match) return { route, parameters: { ...match.groups } }
+      if (match && accept.includes(route.accepts ?? '')) return { route, parameters: { ...match.groups } }
     }
     return undefined
   }
@@ -72,5 +75,5 @@ export function methodNotAllowed({ GET, POST, DELETE }: Route): Answer {
 }
 
 function patternOf(path: string): RegExp {
-  return new RegExp(`^${path.replace(/:(\w+)/g, (_, name: string) => `(?<${name}>${parts[name] ?? '[^/]+'})`)}$`)
+  return new RegExp(`^${path.replace(/:(\w+)/g, (_, name: string) => `(?<${name}>${characters[name] ?? '[^/]+'})`)}$`)
 }

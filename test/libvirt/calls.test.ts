@@ -87,6 +87,7 @@ const everyCall: ((calls: Calls) => Promise<unknown>)[] = [
   c => c.deleteSnapshot(snapshot),
   c => c.suspendDomain(guest),
   c => c.resumeDomain(guest),
+  c => c.startDomain(guest),
   c => c.storagePools(),
   c => c.storagePool('pool'),
   c => c.storagePoolInfo(pool),

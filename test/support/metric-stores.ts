@@ -87,9 +87,15 @@ export async function startCarbon(t: Test) {
     return { command: '/usr/bin/carbon-cache', args: [...own, '--nodaemon', 'start'] }
   })
   return {
+    /** Where it takes lines in, by TCP and by UDP. */
+    port: ports[0] ?? 0,
     /** Takes lines in; resolves with what the files hold at that second, by path, when there are at least so many. */
     async store(lines: string, seconds: number, count: number): Promise<Map<string, number>> {
       await send(ports[0] ?? 0, lines)
+      return this.stored(seconds, count)
+    },
+    /** What the files hold at that second, by path, when there are at least so many. */
+    async stored(seconds: number, count: number): Promise<Map<string, number>> {
       const limits = { timeoutMs: storeTimeoutMs, intervalMs: 200 }
       await waitUntil(`${count} whisper files`, () => (countFiles(directory) >= count ? true : undefined), limits)
       const read = async () => {
@@ -129,6 +135,9 @@ LOG_CREATES = False
 LOG_UPDATES = False
 LINE_RECEIVER_INTERFACE = 127.0.0.1
 LINE_RECEIVER_PORT = ${port}
+ENABLE_UDP_LISTENER = True
+UDP_RECEIVER_INTERFACE = 127.0.0.1
+UDP_RECEIVER_PORT = ${port}
 PICKLE_RECEIVER_PORT = 0
 CACHE_QUERY_PORT = 0
 ENABLE_LOGROTATION = False
@@ -164,6 +173,12 @@ export async function startInfluxdb(t: Test) {
     return response.json() as Promise<InfluxdbAnswer>
   }
   return {
+    url,
+    /** Where it takes OpenTSDB's commands and requests, into the database `opentsdb`. */
+    opentsdbPort: opentsdb ?? 0,
+    /** Where it takes lines by UDP, into the database `udp`. */
+    udpPort: http ?? 0,
+    query,
     /** Takes line protocol in; rejects with InfluxDB's own words when it refuses a line. */
     async write(database: string, lines: string): Promise<void> {
       await query('', `CREATE DATABASE "${database}"`)
@@ -210,6 +225,11 @@ bind-address = "127.0.0.1:${rpc}"
   enabled = true
   bind-address = "127.0.0.1:${opentsdb}"
   database = "opentsdb"
+  batch-timeout = "100ms"
+[[udp]]
+  enabled = true
+  bind-address = "127.0.0.1:${http}"
+  database = "udp"
   batch-timeout = "100ms"
 [continuous_queries]
   enabled = false
