@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SharedHosts } from '../agent/shared-hosts.js'
@@ -7,7 +7,7 @@ import { PendingReads } from '../plugin/pending-reads.js'
 import { type RunResult, runCheck } from '../plugin/program.js'
 import { MemoryState } from '../plugin/state.js'
 import { guests as guestsText } from './bulk-statistics.js'
-import { median, type Row, runProcess, timed } from './measure.js'
+import { childrenCpuMs, median, type Row, runProcess, timed } from './measure.js'
 import { startReplay } from './replay.js'
 
 /** The same questions as one virsh command each; `GUEST` is asked of every guest. What is not here has no such command. */
@@ -198,12 +198,4 @@ async function childPass(run: () => Promise<void>): Promise<Pass> {
     cpuMs: median(taken.map(({ cpuMs }) => cpuMs)),
     calls: 0,
   }
-}
-
-/** CPU time of this process's children that have ended (Linux counts in hundredths of a second). */
-function childrenCpuMs(): number {
-  const fields = readFileSync('/proc/self/stat', 'latin1')
-    .replace(/^.*\) /, '')
-    .split(' ')
-  return (Number(fields[13]) + Number(fields[14])) * 10
 }
