@@ -9,6 +9,7 @@ import { benchCatalogue } from './catalogue.js'
 import { benchCheckStart } from './check-start.js'
 import { benchDomainState } from './domain-state.js'
 import { benchEventLatency } from './event-latency.js'
+import { benchHandlerLatency } from './handler-latency.js'
 import { benchInProcessChecks } from './in-process-checks.js'
 import type { Row } from './measure.js'
 import { benchSpawnedChecks } from './spawned-checks.js'
@@ -32,7 +33,8 @@ const withGuest: Readonly<Record<string, (guests: Guests) => Promise<Row[]>>> = 
   catalogue: ({ libvirtd, guest }) => benchCatalogue(root, libvirtd.uri, guest),
   'check-start': ({ uri, guest }) => benchCheckStart(root, uri, guest),
   'in-process-checks': ({ uri, guest }) => benchInProcessChecks(root, uri, guest),
-  // last: it kills the guest
+  // last: they kill the guest
+  'handler-latency': ({ libvirtd, realGuest }) => benchHandlerLatency(root, libvirtd, realGuest),
   'event-latency': ({ libvirtd, realGuest }) => benchEventLatency(root, libvirtd, realGuest),
 }
 
