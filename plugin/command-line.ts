@@ -1,5 +1,6 @@
 import parse from 'yargs-parser'
 import type { Check } from './check.js'
+import { nearestName } from './nearest.js'
 import {
   coerce,
   kebabCase,
@@ -62,7 +63,8 @@ export interface Validate {
   errors?: readonly ValidationError[] | null
 }
 
-interface ValidationError {
+/** One thing that a validator found wrong, as ajv tells it. */
+export interface ValidationError {
   readonly keyword: string
   readonly instancePath: string
   readonly params: Readonly<Record<string, unknown>>
@@ -110,14 +112,9 @@ export function commandLineSchema(check: AnyCheck): Schema {
 /** Reads a command line. Never throws: whatever is wrong with it comes back as one line per problem. */
 export function parseCommandLine(check: AnyCheck, validate: Validate, argv: readonly string[]): Request {
   const table = commandLineOptions(check)
-  const { raw, positional } = check.rubyLine ? readRubyArguments(table, argv) : rawValues(table, argv)
+  const { raw, problems } = readArguments(table, validate, argv, check.rubyLine ? readRubyArguments : rawValues)
   if (raw['help'] === true) return { kind: 'help' }
   if (raw['version'] === true) return { kind: 'version' }
-  const problems = switchValues(table, argv)
-  if (!validate(raw)) problems.push(...(validate.errors ?? []).map(error => problemText(error, table, raw)))
-  // It may be the value of an option that is none.
-  if (problems.length === 0)
-    problems.push(...positional.map(text => `unexpected argument "${text}": options start with --`))
   if (raw['all'] === true && (raw['guest'] !== undefined || raw['match'] !== undefined)) {
     problems.push('--all contradicts --guest and --match: leave one of them out')
   }
@@ -131,6 +128,22 @@ export function parseCommandLine(check: AnyCheck, validate: Validate, argv: read
   if (problems.length > 0) return { kind: 'problems', problems }
   const own = Object.fromEntries([...ownNames].map(name => [name, raw[name]]))
   return { kind: 'run', common, options, own }
+}
+
+/** A command line's raw values by option name in kebab case, and what is wrong with them. */
+export function readArguments(
+  table: OptionTable,
+  validate: Validate,
+  argv: readonly string[],
+  read: typeof rawValues = rawValues,
+): { raw: RawValues; problems: string[] } {
+  const { raw, positional } = read(table, argv)
+  const problems = switchValues(table, argv)
+  if (!validate(raw)) problems.push(...(validate.errors ?? []).map(error => problemText(error, table, raw)))
+  // It may be the value of an option that is none.
+  if (problems.length === 0)
+    problems.push(...positional.map(text => `unexpected argument "${text}": options start with --`))
+  return { raw, problems: [...new Set(problems)] }
 }
 
 function rawValues(table: OptionTable, argv: readonly string[]): { raw: RawValues; positional: string[] } {
@@ -201,25 +214,7 @@ function problemText({ keyword, instancePath, params }: ValidationError, table: 
 }
 
 function unknownOption(name: string, table: OptionTable): string {
-  const known = Object.keys(table).map(kebabCase)
-  const nearest = known
-    .map(candidate => ({ candidate, distance: editDistance(name.slice(0, 40), candidate) }))
-    .sort((a, b) => a.distance - b.distance)[0]
-  const close = nearest !== undefined && nearest.distance <= Math.max(1, Math.ceil(name.length / 3))
+  const meant = nearestName(name, Object.keys(table).map(kebabCase))
   const dashes = name.length === 1 ? '-' : '--'
-  return `unknown option ${dashes}${name}: ${close && name.length > 1 ? `did you mean --${nearest.candidate}?` : 'see --help'}`
-}
-
-/** How many letters must be inserted, removed or replaced to turn one word into the other. */
-function editDistance(from: string, to: string): number {
-  let previous = Array.from({ length: to.length + 1 }, (_, index) => index)
-  for (const [row, letter] of [...from].entries()) {
-    const current = [row + 1]
-    for (const [column, other] of [...to].entries()) {
-      const replaced = (previous[column] ?? 0) + (letter === other ? 0 : 1)
-      current.push(Math.min(replaced, (previous[column + 1] ?? 0) + 1, (current[column] ?? 0) + 1))
-    }
-    previous = current
-  }
-  return previous[to.length] ?? 0
+  return `unknown option ${dashes}${name}: ${meant === undefined ? 'see --help' : `did you mean --${meant}?`}`
 }

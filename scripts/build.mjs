@@ -1,5 +1,5 @@
 // Builds everything: type check aside, `build/` gets every module transpiled one to one (tests and scripts run from there),
-// `generated/` what follows from the checks, `dist/bin/` one self-contained CommonJS file per check (CommonJS starts faster than ESM), and two per service.
+// `generated/` what follows from the checks and handlers, `dist/bin/` one self-contained CommonJS file for each (CommonJS starts faster than ESM), and two per service.
 // Nothing is wiped: what is stale goes, the rest is replaced, so that something running from build/ is not pulled from under.
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -174,13 +174,31 @@ const localWarmUps = new Map([
   ['check-http', ['--url', 'http://127.0.0.1:1/']],
 ])
 
+/** What handlers are run with once. */
+const warmUpEvent = JSON.stringify({
+  client: { name: 'web1' },
+  check: {
+    name: 'state',
+    source: 'web1',
+    origin: 'host',
+    status: 2,
+    output: 'state CRITICAL: paused',
+    history: ['0', '2'],
+  },
+  action: 'create',
+  occurrences: 1,
+  last_state_change: 1,
+  timestamp: 2,
+})
+
 /**
  * Fills dist/bin. Bundles are moved into place when they are complete: one that is just being started stays whole.
  * The services are bundled by themselves, so that checks can be tried while one of them does not compile, and the other way round.
  * @param {string[]} entries
  * @param {import('../plugin/check.js').Check<never>[]} checks
+ * @param {import('../plugin/handler.js').Handler[]} handlers
  */
-async function fillBin(entries, checks) {
+async function fillBin(entries, checks, handlers) {
   const bin = join(root, 'dist/bin')
   const fresh = join(root, 'dist/bin.new')
   rmSync(fresh, { recursive: true, force: true })
@@ -198,7 +216,10 @@ async function fillBin(entries, checks) {
     const name = basename(file, '.js')
     const check = checks.find(check => check.name === name)
     if (check) addCodeCache(join(fresh, file), check.local ? (localWarmUps.get(name) ?? ['--timeout', '5']) : [])
-    else {
+    else if (handlers.some(handler => handler.name === name)) {
+      const sample = join(root, 'generated/samples', `${name}.json`)
+      addCodeCache(join(fresh, file), ['--dry-run', '--config', sample], warmUpEvent)
+    } else {
       splitService(join(fresh, file))
       renameSync(join(fresh, `${file}.bundle`), join(bin, `${name}.bundle`))
     }
@@ -230,13 +251,14 @@ for (const folder of sources) {
 
 const generator = join(root, 'build/scripts/generate.js')
 const { generate } = await import(pathToFileURL(generator).href)
-const { problems, checks } = await generate(root)
+const { problems, checks, handlers } = await generate(root)
 const generated = modulesBelow('generated')
 await transpile(generated)
 removeStale('generated', generated)
 await fillBin(
   generated.filter(file => file.startsWith('generated/bin/')),
   checks,
+  handlers,
 )
 
 for (const problem of problems) console.error(`build: ${problem}`)

@@ -59,8 +59,9 @@ const warmUpTimeoutMs = 30_000
  * Replaces a bundle by one that carries its compiled code. Its first line, which names the interpreter, is replaced too.
  * @param {string} file path of the bundle
  * @param {string[]} words arguments of the run; none for a check that asks libvirt
+ * @param {string} [input] what a handler finds on its standard input; it may well say that it cannot use its configuration
  */
-export function addCodeCache(file, words) {
+export function addCodeCache(file, words, input) {
   const directory = mkdtempSync(join(tmpdir(), 'sensu-kvm-build-'))
   try {
     const wrapped = join(directory, 'bundle.cjs')
@@ -70,7 +71,8 @@ export function addCodeCache(file, words) {
     const env = { ...process.env, SENSU_KVM_STATE_DIR: directory }
     execFileSync(process.execPath, ['-e', warmUp, '--', wrapped, cache, ...words], {
       env,
-      stdio: ['ignore', 'ignore', 'inherit'],
+      ...(input === undefined ? {} : { input }),
+      stdio: input === undefined ? ['ignore', 'ignore', 'inherit'] : ['pipe', 'ignore', 'ignore'],
       timeout: warmUpTimeoutMs,
     })
     const comments = [Buffer.from(source), readFileSync(cache)].map(data => `\n//=${data.toString('base64')}`)

@@ -1,14 +1,19 @@
-import { type AnyCheck, commandLineOptions } from '../plugin/command-line.js'
-import { kebabCase, kindOf, type Option } from '../plugin/options.js'
+import { kebabCase, kindOf, type Option, type OptionTable } from '../plugin/options.js'
 
-function entriesOf(check: AnyCheck): { name: string; option: Option }[] {
-  return Object.entries(commandLineOptions(check)).map(([name, option]) => ({ name: kebabCase(name), option }))
+/** An executable and all options of its command line. */
+interface Program {
+  readonly name: string
+  readonly options: OptionTable
 }
 
-/** Completion of a check's options, and of the words a choice takes, for bash. */
-export function bashCompletion(check: AnyCheck): string {
-  const entries = entriesOf(check)
-  const id = `_${check.name.replaceAll('-', '_')}`
+function entriesOf({ options }: Program): { name: string; option: Option }[] {
+  return Object.entries(options).map(([name, option]) => ({ name: kebabCase(name), option }))
+}
+
+/** Completion of a program's options, and of the words a choice takes, for bash. */
+export function bashCompletion(program: Program): string {
+  const entries = entriesOf(program)
+  const id = `_${program.name.replaceAll('-', '_')}`
   const choices = entries.flatMap(({ name, option }) =>
     option.type === 'choice'
       ? [`    --${name}) COMPREPLY=($(compgen -W '${option.choices.join(' ')}' -- "$word")); return ;;`]
@@ -21,18 +26,18 @@ ${choices.join('\n')}
   esac
   COMPREPLY=($(compgen -W '${entries.map(({ name }) => `--${name}`).join(' ')}' -- "$word"))
 }
-complete -F ${id} ${check.name}
+complete -F ${id} ${program.name}
 `
 }
 
-/** Completion of a check's options with their summaries for zsh. */
-export function zshCompletion(check: AnyCheck): string {
-  const lines = entriesOf(check).map(({ name, option }) => {
+/** Completion of a program's options with their summaries for zsh. */
+export function zshCompletion(program: Program): string {
+  const lines = entriesOf(program).map(({ name, option }) => {
     const summary = option.summary.replaceAll("'", "'\\''").replaceAll(/[[\]:]/g, '\\$&')
     const repeated = option.type === 'strings' ? '*' : ''
     return `  '${repeated}--${name}[${summary}]${zshValue(name, option)}'`
   })
-  return `#compdef ${check.name}\n_arguments \\\n${lines.join(' \\\n')}\n`
+  return `#compdef ${program.name}\n_arguments \\\n${lines.join(' \\\n')}\n`
 }
 
 function zshValue(name: string, option: Option): string {

@@ -139,7 +139,8 @@ const formatsText = `\`nagios\` prints a line of at most 255 characters, a line 
 \`graphite\`, \`influxdb\` (line protocol), \`opentsdb\` (telnet \`put\`), \`prometheus\` (text exposition without time stamps, percentages as ratios)
 and \`json\` (numbers and findings). The exit status is the same in all of them.`
 
-function optionTable(options: OptionTable): string {
+/** The options of a command line as a table. */
+export function optionTable(options: OptionTable): string {
   const rows = Object.entries(options).map(([name, option]) => [
     code(
       [option.alias === undefined ? '' : `-${option.alias}, `, `--${kebabCase(name)}`, placeholder(option)].join(''),
@@ -159,18 +160,22 @@ function placeholder(option: Option): string {
   return option.type === 'flag' ? '' : ` ${kindOf(option).placeholder}${option.type === 'strings' ? '…' : ''}`
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+/** A table in Markdown. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   return [head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |`).join('\n')
 }
 
-function code(text: string): string {
+/** Text as code in Markdown. */
+export function code(text: string): string {
   return `\`${text}\``
 }
 
-function escapeCell(text: string): string {
+/** Text that may stand in a cell of a table. */
+export function escapeCell(text: string): string {
   return text.replaceAll('|', '\\|')
 }
 
-function page(sections: readonly string[]): string {
-  return `<!-- Made by \`npm run docs\` from the checks; change those. -->\n\n${sections.join('\n\n')}\n`
+/** A page of paragraphs; `from` says what it is made of. */
+export function page(sections: readonly string[], from = 'checks'): string {
+  return `<!-- Made by \`npm run docs\` from the ${from}; change those. -->\n\n${sections.join('\n\n')}\n`
 }

@@ -1,14 +1,21 @@
-// Makes what follows from the checks: validators, program table, entry files, schemas and shell completion. Called by build.mjs, which has
-// transpiled the checks to build/ before.
+// Makes what follows from the checks and handlers: validators, program table, entry files, schemas and shell completion. Called by build.mjs,
+// which has transpiled them to build/ before.
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { Ajv } from 'ajv'
-import standalone from 'ajv/dist/standalone/index.js'
 import type { Check } from '../plugin/check.js'
 import { type AnyCheck, commandLineOptions, commandLineSchema } from '../plugin/command-line.js'
+import type { Handler } from '../plugin/handler.js'
 import { bashCompletion, zshCompletion } from './completion.js'
+import {
+  type FoundHandler,
+  handlerCompletions,
+  handlerFiles,
+  handlerSchema,
+  loadHandlers,
+} from './generate-handlers.js'
 import { helpText } from './help.js'
+import { validatorModule, validatorTypes } from './validators.js'
 
 /** A check and the file that declares it, without its ending. */
 export interface FoundCheck {
@@ -58,26 +65,40 @@ function assertOptions(check: Check<never>): void {
 
 /**
  * Writes `generated/` and the schemas and completions of `dist/`; files whose content stays are not touched, stale ones are removed.
- * Returns what kept a check from being loaded, and the checks that could be.
+ * Returns what kept a check or a handler from being loaded, and those that could be.
  */
-export async function generate(root: string): Promise<{ problems: string[]; checks: Check<never>[] }> {
+export async function generate(
+  root: string,
+): Promise<{ problems: string[]; checks: Check<never>[]; handlers: Handler[] }> {
   const { checks, problems } = await loadChecks(root)
+  const found = await loadHandlers(root)
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const host = existsSync(join(root, 'libvirt/host.ts'))
   const agent = existsSync(join(root, 'agent/main.ts'))
   const server = existsSync(join(root, 'server/main.ts'))
   writeFolder(
     join(root, 'generated'),
-    await generatedFiles(host ? checks : [], String(version), { host, agent, server }),
+    await generatedFiles(host ? checks : [], found.handlers, String(version), { host, agent, server }),
   )
-  writeFolder(join(root, 'dist/schemas'), new Map(checks.map(({ check }) => [`${check.name}.json`, schemaText(check)])))
-  writeFolder(join(root, 'dist/completions'), completions(checks))
-  return { problems, checks: checks.map(({ check }) => check) }
+  writeFolder(
+    join(root, 'dist/schemas'),
+    new Map([
+      ...checks.map(({ check }) => [`${check.name}.json`, schemaText(check)] as const),
+      ...found.handlers.map(({ handler }) => [`${handler.name}.json`, handlerSchema(handler)] as const),
+    ]),
+  )
+  writeFolder(join(root, 'dist/completions'), new Map([...completions(checks), ...handlerCompletions(found.handlers)]))
+  return {
+    problems: [...problems, ...found.problems],
+    checks: checks.map(({ check }) => check),
+    handlers: found.handlers.map(({ handler }) => handler),
+  }
 }
 
 /** `parts`: what of the project is there, so that the build makes the rest while one of them is missing. */
 async function generatedFiles(
   checks: readonly FoundCheck[],
+  handlers: readonly FoundHandler[],
   version: string,
   { host, agent, server }: { host: boolean; agent: boolean; server: boolean },
 ) {
@@ -92,6 +113,7 @@ async function generatedFiles(
     files.set(`programs/${check.name}.ts`, programText(file, check, version, await helpText(check)))
     files.set(`bin/${check.name}.ts`, entryText(check))
   }
+  for (const [path, text] of await handlerFiles(handlers, version)) files.set(path, text)
   if (agent) files.set('bin/sensu-kvm-agent.ts', agentText(checks))
   if (server) files.set('bin/sensu-kvm-server.ts', serverText)
   return files
@@ -104,10 +126,6 @@ import type { OpenHostOptions } from '../plugin/program.js'
 export async function openHost({ uri, readOnly, timeoutSeconds }: OpenHostOptions): Promise<Host> {
   return Host.open(uri, { readOnly, connectTimeoutMs: Math.min(5000, timeoutSeconds * 1000) })
 }
-`
-
-const validatorTypes = `import type { Validate } from '../../plugin/command-line.js'
-export declare const validate: Validate
 `
 
 /** The checks are in the agent's bundle, but each is evaluated only when it is asked for: most agents use few of them, and memory counts. */
@@ -163,9 +181,7 @@ void main(program${local ? '' : ', openHost'})
 
 /** The validator of a check's command line as an ES module without imports. */
 export function validatorText(check: AnyCheck): string {
-  const ajv = new Ajv({ allErrors: true, messages: false, strict: true, code: { source: true, esm: true } })
-  ajv.addSchema(commandLineSchema(check), 'validate')
-  return `// @ts-nocheck\n${standalone.default(ajv, { validate: 'validate' })}\n`
+  return validatorModule({ validate: commandLineSchema(check) })
 }
 
 /** The JSON schema of a check's command line as a document of its own. */
@@ -176,10 +192,13 @@ export function schemaText(check: Check<never>): string {
 
 function completions(checks: readonly FoundCheck[]): Map<string, string> {
   return new Map(
-    checks.flatMap(({ check }) => [
-      [`bash/${check.name}`, bashCompletion(check)] as const,
-      [`zsh/_${check.name}`, zshCompletion(check)] as const,
-    ]),
+    checks.flatMap(({ check }) => {
+      const program = { name: check.name, options: commandLineOptions(check) }
+      return [
+        [`bash/${check.name}`, bashCompletion(program)] as const,
+        [`zsh/_${check.name}`, zshCompletion(program)] as const,
+      ]
+    }),
   )
 }
 

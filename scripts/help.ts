@@ -1,5 +1,7 @@
 import yargs from 'yargs'
 import { type AnyCheck, commandLineOptions } from '../plugin/command-line.js'
+import type { Handler } from '../plugin/handler.js'
+import { handlerOptions } from '../plugin/handler-arguments.js'
 import { kebabCase, type Option } from '../plugin/options.js'
 
 const rangesText =
@@ -28,6 +30,35 @@ export async function helpText(check: AnyCheck): Promise<string> {
   }
   const hasRanges = Object.values(check.options).some(({ type }) => type === 'range')
   return `${await builder.getHelp()}\n\n${hasRanges ? rangesText : ''}${exitStatusText}`
+}
+
+const handlerText = `Reads one Sensu event, as JSON, on standard input. Exit status: 0 done, or nothing to do; 1 failed; 2 the configuration or the
+command line cannot be used.
+`
+
+/** The text of a handler's `--help`: its command line, and the settings of its section. */
+export async function handlerHelpText(handler: Handler): Promise<string> {
+  const builder = yargs([], '/')
+    .scriptName(handler.name)
+    .usage(`${handler.summary}\n\nUsage: $0 [options] < EVENT`)
+    .locale('en')
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    .wrap(110)
+  for (const [name, option] of Object.entries<Option>(handlerOptions)) {
+    builder.option(kebabCase(name), {
+      describe: option.summary,
+      ...(option.alias === undefined ? {} : { alias: option.alias }),
+      ...(option.type === 'flag' ? {} : { requiresArg: true }),
+    })
+  }
+  const settings = Object.entries(handler.settings).map(([name, setting]) => {
+    const value = 'default' in setting && setting.default !== undefined ? ` [default: ${setting.default}]` : ''
+    return `  ${name}${setting.required ? ' (required)' : ''}: ${setting.summary.replaceAll('`', '')}${value}`
+  })
+  const section = `Settings, in the section ${handler.name} of the configuration (secrets also as NAME_file and NAME_env):`
+  return `${await builder.getHelp()}\n\n${section}\n${settings.join('\n')}\n\n${handlerText}`
 }
 
 /** The option's default in its own words; switches are off and need none. */

@@ -264,7 +264,8 @@ function clientFromEnvironment(environment: Environment): JsonObject | undefined
   return { client: fromEntries(attributes.filter(([, value]) => value !== undefined)) }
 }
 
-function readConfigFile(file: string): JsonObject {
+/** Reads one configuration file. Throws with the reason. */
+export function readConfigFile(file: string): JsonObject {
   const invalid = (error: string) => new LoadError('config file must be valid json', { file, error })
   let content: Json
   try {
@@ -306,7 +307,7 @@ function isAccessible(path: string, mode: number): boolean {
  * The paths of all `*.json` below the directory, byte-wise by name with directories expanded in place; first those
  * without a symbolic link to a directory on their way, then those with exactly one. Names with a leading dot are skipped.
  */
-function findFiles(directory: string): string[] {
+export function findFiles(directory: string): string[] {
   return [...walk(directory, 0), ...walk(directory, 1)]
 }
 

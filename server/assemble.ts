@@ -7,7 +7,7 @@ import type { Settings } from '../sensu/types.js'
 import { Store } from '../store/store.js'
 import { createTransport } from '../transport/create.js'
 import { TransportError } from '../transport/transport.js'
-import { Api } from './api/api.js'
+import { Api, type ApiLimits } from './api/api.js'
 import { CheckRequests } from './check-requests.js'
 import { CheckScheduler } from './check-scheduler.js'
 import { monitorClients } from './client-monitor.js'
@@ -19,6 +19,7 @@ import { reloadable } from './reload.js'
 import { ResultPublisher } from './result-publisher.js'
 import { Server, type ServerParts, type ServerWork } from './server.js'
 import { ServerRegistry } from './server-registry.js'
+import type { ServerSettings } from './settings.js'
 import { settingsDigest } from './settings-digest.js'
 import { monitorTtl } from './ttl-monitor.js'
 
@@ -59,7 +60,7 @@ export async function assembleServer(context: ServiceContext<Configuration>): Pr
   const parts: ServerParts = {
     ...shared,
     work: switches.includes(API_ONLY) ? undefined : serverWork(shared),
-    api: switches.includes(NO_API) ? undefined : new Api(shared),
+    api: switches.includes(NO_API) ? undefined : new Api({ ...shared, limits: apiLimits(own) }),
     onFatal: stop,
     onConnected,
   }
@@ -112,6 +113,14 @@ function serverWork(shared: Shared): ServerWork {
     settingsDigest: shared.settingsDigest,
   })
   return { messages: new Messages({ settings, transport, pipeline, log }), tasks, registry }
+}
+
+function apiLimits(own: ServerSettings): ApiLimits {
+  return {
+    maximumConnections: own['server.api.max_connections'],
+    maximumRequests: own['server.api.max_requests'],
+    maximumBodyBytes: own['server.api.max_body_bytes'],
+  }
 }
 
 /** The digest takes a while for large configurations, and is asked for at each request. */

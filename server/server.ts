@@ -102,8 +102,9 @@ export class Server {
     this.#stopping = true
     log.warn('stopping')
     await this.#pause()
-    await transport.unsubscribeAll()
+    // results are still taken: what the API has begun may wait for some of them
     await api?.close()
+    await transport.unsubscribeAll()
     log.info('completing work in progress', { in_progress: pipeline.inProgress })
     // what Redis cannot take now stays with the broker, unacknowledged
     if (store.connected) await pipeline.idle()

@@ -18,6 +18,27 @@ export const serverSettings = [
     default: 10_000,
     summary: 'Handlers that run or wait for a place (`sensu.spawn.limit`); further calls are dropped and logged.',
   },
+  {
+    key: 'server.api.max_connections',
+    type: 'integer',
+    minimum: 1,
+    default: 1000,
+    summary: 'Connections to the HTTP API at the same time; more are closed at once.',
+  },
+  {
+    key: 'server.api.max_requests',
+    type: 'integer',
+    minimum: 1,
+    default: 200,
+    summary: 'Requests that the HTTP API answers at the same time; more are answered by 503.',
+  },
+  {
+    key: 'server.api.max_body_bytes',
+    type: 'integer',
+    minimum: 1024,
+    default: 1_048_576,
+    summary: 'Longest body of a request to the HTTP API; longer ones are answered by 413.',
+  },
 ] as const satisfies readonly OwnSetting[]
 
 /** The server's settings by dotted key, defaults filled in. */

@@ -6,6 +6,8 @@ export const clientsKey = 'clients'
 export const ttlKey = 'ttl'
 /** Set: full names of all silence entries' keys. */
 export const silencedKey = 'silenced'
+/** Set: paths of all stashes, also of some that have expired. */
+export const stashesKey = 'stashes'
 /** Set: names of all aggregates. */
 export const aggregatesKey = 'aggregates'
 /** Set: ids of all servers, also of some that are gone. */
@@ -14,10 +16,23 @@ export const serversKey = 'servers'
 export const silencePrefix = 'silence:'
 /** What every aggregate's key begins with. */
 export const aggregatePrefix = 'aggregates:'
+/** What every registered client's key begins with. */
+export const clientPrefix = 'client:'
+/** What every stash's key begins with. */
+export const stashPrefix = 'stash:'
+/** What the key of every server's description begins with. */
+export const serverPrefix = 'server:'
+/** What every result's key begins with; the rest is what checkMember makes. */
+export const resultPrefix = 'result:'
+
+/** What every history's key begins with; the rest is what checkMember makes. */
+export const historyPrefix = 'history:'
+/** What the key of every client's events begins with. */
+export const eventsPrefix = 'events:'
 
 /** String: the client as JSON. */
 export function clientKey(client: string): string {
-  return `client:${client}`
+  return `${clientPrefix}${client}`
 }
 
 /** String: the client's signature, empty when it has none. Its existence means "registered before". */
@@ -27,17 +42,17 @@ export function clientSignatureKey(client: string): string {
 
 /** Set: names of the checks this client has a stored result of. */
 export function resultsKey(client: string): string {
-  return `result:${client}`
+  return `${resultPrefix}${client}`
 }
 
 /** String: the newest result of a check, as JSON. */
 export function resultKey(client: string, check: string): string {
-  return `result:${client}:${check}`
+  return `${resultPrefix}${client}:${check}`
 }
 
 /** List: the newest statuses of a check as decimal strings, oldest first. */
 export function historyKey(client: string, check: string): string {
-  return `history:${client}:${check}`
+  return `${historyPrefix}${client}:${check}`
 }
 
 /** String: Unix time of the newest status-0 result. */
@@ -45,14 +60,29 @@ export function lastOkKey(client: string, check: string): string {
   return `history:${client}:${check}:last_ok`
 }
 
+/** String: what is silenced, as JSON; `id` is `<subscription|*>:<check|*>`. Expires when the entry does. */
+export function silenceKey(id: string): string {
+  return `${silencePrefix}${id}`
+}
+
+/** String: content of a stash, as JSON. Expires when the stash does. */
+export function stashKey(path: string): string {
+  return `${stashPrefix}${path}`
+}
+
+/** Set: checkMember of every check of an aggregate. */
+export function aggregateKey(name: string): string {
+  return `${aggregatePrefix}${name}`
+}
+
 /** Hash: check name to event JSON. */
 export function eventsKey(client: string): string {
-  return `events:${client}`
+  return `${eventsPrefix}${client}`
 }
 
 /** String: what a running server says about itself, as JSON; expires when it stops saying so. */
 export function serverKey(id: string): string {
-  return `server:${id}`
+  return `${serverPrefix}${id}`
 }
 
 /** String: when the owner of a leader task last said that it is at work, in units of 10^-7 s since the epoch. */

@@ -25,6 +25,7 @@ import {
 import { storeClientScript } from './store-client-3.lua.js'
 import { keptAnswers, storeResultScript } from './store-result-0.lua.js'
 import { TaskLocks } from './task-locks.js'
+import { Views } from './views.js'
 import { type Verdict, WriteQueue, type WriteQueueLimits } from './write-queue.js'
 
 /** What the store tells its owner. All are optional; the store itself logs nothing. */
@@ -82,6 +83,8 @@ export class Store {
   readonly #resultScript = script(storeResultScript, 0)
   readonly #clientScript = script(storeClientScript, 3)
   readonly #notices: StoreNotices
+  /** What the HTTP API shows and changes. */
+  readonly views = new Views(() => this.#readable())
   #retryTimer: NodeJS.Timeout | undefined
   readonly #writerId = randomUUID()
   #calls = 0

@@ -5,6 +5,7 @@ import { basename, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { commandLineOptions } from '../../plugin/command-line.js'
 import { bashCompletion, zshCompletion } from '../../scripts/completion.js'
 import { documentation } from '../../scripts/docs.js'
 import { loadChecks, validatorText } from '../../scripts/generate.js'
@@ -88,13 +89,14 @@ t.test('a precompiled validator needs nothing at run time', async t => {
 })
 
 t.test('completion names every option and the words of a choice', async t => {
-  const bash = bashCompletion(exampleCheck)
+  const program = { name: exampleCheck.name, options: commandLineOptions(exampleCheck) }
+  const bash = bashCompletion(program)
   for (const option of ['--warning', '--minimum-ops', '--per-guest', '--timeout']) t.ok(bash.includes(option), option)
-  const directory = t.testdir({ bash, zsh: zshCompletion(exampleCheck) })
+  const directory = t.testdir({ bash, zsh: zshCompletion(program) })
   t.same(await outputOf('bash', '-n', join(directory, 'bash')), { status: 0, stdout: '', stderr: '' })
   const ask = `source ${join(directory, 'bash')}; COMP_WORDS=(check-example --mode s); COMP_CWORD=2; _check_example; echo "\${COMPREPLY[@]}"`
   t.same(await outputOf('bash', '-c', ask), { status: 0, stdout: 'slow\n', stderr: '' })
-  t.match(zshCompletion(exampleCheck), "'--mode[A word.]:mode:(fast slow)'")
+  t.match(zshCompletion(program), "'--mode[A word.]:mode:(fast slow)'")
 })
 
 t.test('documentation shows every option, and its sample is a valid Sensu definition', async t => {

@@ -134,6 +134,11 @@ export class ServerProcess extends ServiceProcess {
   }
 }
 
+/** Where a server answers the HTTP API, once it does. */
+export async function apiPort(server: ServerProcess): Promise<number> {
+  return Number((await server.log('api listening'))['port'])
+}
+
 /** Asks again and again; rejects when it takes too long. */
 export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS

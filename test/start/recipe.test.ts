@@ -15,10 +15,15 @@ for (const service of ['client', 'server', 'api'] as const)
     t.match(settings, { rabbitmq: { vhost: '/sensu' }, redis: { port: 6379 }, api: { port: 4567 } })
   })
 
-t.test('the agent takes it as it is', async t => {
-  const { stdout } = await run(process.execPath, [join(bin, 'sensu-kvm-agent'), '-d', recipe, '--validate_config'])
-  t.equal(stdout, 'configuration is valid\n')
-})
+for (const [name, option] of [
+  ['sensu-kvm-agent', '--validate_config'],
+  ['sensu-kvm-server', '--validate_config'],
+  ['handler-log', '--validate'],
+] as const)
+  t.test(`${name} takes it as it is`, async t => {
+    const { stdout } = await run(process.execPath, [join(bin, name), '-d', recipe, option])
+    t.match(stdout, /valid/)
+  })
 
 const { settings } = loadSettings({ service: 'client', configDirectories: [recipe], environment: {} })
 

@@ -48,20 +48,26 @@ function processesNaming(folder: string): { pid: number; command: string }[] {
     })
 }
 
-t.test('--once prints a table with every check, of the host and of its guest, and leaves nothing behind', async t => {
-  const { text, exited, processes, files } = start(t, '--once')
-  t.equal(await exited, 0, text.err)
-  for (const line of [
-    /^GUEST \/ CLIENT +CHECK +STATUS +AGE +OUTPUT$/m,
-    /^kvm-host +memory_check +OK /m,
-    /^kvm-host +state_check +OK /m,
-    /^web1 +memory_check +OK /m,
-    /^web1 +state_check +OK .*running/m,
-  ])
-    t.match(text.out, line)
-  t.same(processes(), [], 'no process')
-  t.same(files(), [], 'no file')
-})
+t.test(
+  '--once prints every check of the host and of its guest, has an alert come through and end, and leaves nothing behind',
+  async t => {
+    const { text, exited, processes, files } = start(t, '--once')
+    t.equal(await exited, 0, text.err)
+    for (const line of [
+      /^GUEST \/ CLIENT +CHECK +STATUS +AGE +OUTPUT$/m,
+      /^kvm-host +memory_check +OK /m,
+      /^kvm-host +state_check +OK /m,
+      /^web1 +memory_check +OK /m,
+      /^web1 +state_check +OK .*running/m,
+      /^the API at http:\/\/127\.0\.0\.1:\d+\/ knows 2 clients: kvm-host, web1$/m,
+      /^web1 paused; after [\d.]+ s the handler wrote: WARNING: web1 on kvm-host: state_check: paused \(user\)/m,
+      /^web1 resumed; after [\d.]+ s the handler wrote: RESOLVED: web1 on kvm-host: state_check: running/m,
+    ])
+      t.match(text.out, line)
+    t.same(processes(), [], 'no process')
+    t.same(files(), [], 'no file')
+  },
+)
 
 t.test('a host with guests has those watched, and nothing is done to them', { skip: notRoot() }, async t => {
   const host = await ownLibvirtd(t)
@@ -74,6 +80,7 @@ t.test('a host with guests has those watched, and nothing is done to them', { sk
   t.match(stderr, /watching this host's guests \(1\), read-only/)
   t.match(stdout, /^of-the-host +state_check +OK .*running/m)
   t.notMatch(stdout, 'web1')
+  t.match(stdout, "no alert is tried: nothing is done to this host's own guests")
   t.same(host.processes(), before, 'neither more nor less runs than before')
 })
 
@@ -81,7 +88,7 @@ t.test('Ctrl-C ends the live table and everything that was started', async t => 
   const { child, text, exited, processes, files } = start(t)
   await waitUntil('the guest is in the table', () => /^web1 +state_check/m.test(text.out) || undefined, limits)
   const commands = processes().map(({ command }) => command)
-  for (const part of ['redis-server', 'beam', 'epmd', 'libvirtd', 'qemu-system', 'sensu-kvm-agent'])
+  for (const part of ['redis-server', 'beam', 'epmd', 'libvirtd', 'qemu-system', 'sensu-kvm-agent', 'sensu-kvm-server'])
     t.ok(
       commands.some(command => command.includes(part)),
       `${part} runs`,
@@ -92,16 +99,17 @@ t.test('Ctrl-C ends the live table and everything that was started', async t => 
   t.same(files(), [], 'no file')
 })
 
-t.test('an agent that ends is a failure, told with the last lines of its log', async t => {
-  const { text, exited, processes } = start(t)
-  await waitUntil('the agent has logged', () => /^kvm-host/m.test(text.out) || undefined, limits)
-  const agent = processes().find(({ command }) => /node \S*sensu-kvm-agent/.test(command))
-  if (agent === undefined) throw new Error('no agent')
-  process.kill(agent.pid, 'SIGKILL')
-  t.equal(await exited, 1)
-  t.match(text.err, /the agent ended \(SIGKILL\); the last lines of its log:\n\{"timestamp":/)
-  t.same(processes(), [])
-})
+for (const name of ['sensu-kvm-agent', 'sensu-kvm-server'])
+  t.test(`${name} that ends is a failure, told with the last lines of its log`, async t => {
+    const { text, exited, processes } = start(t)
+    await waitUntil('it has logged', () => /^kvm-host/m.test(text.out) || undefined, limits)
+    const program = processes().find(({ command }) => new RegExp(`node \\S*${name}`).test(command))
+    if (program === undefined) throw new Error(`no ${name}`)
+    process.kill(program.pid, 'SIGKILL')
+    t.equal(await exited, 1)
+    t.match(text.err, new RegExp(`${name} ended \\(SIGKILL\\); the last lines of its log:\\n\\{"timestamp":`))
+    t.same(processes(), [])
+  })
 
 t.test('an interrupted start stops what runs already', async t => {
   const { child, text, exited, processes } = start(t, '--once')
