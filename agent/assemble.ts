@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { defaultHttpSocket, defaultSocket, sensuVersion } from '../sensu/defaults.js'
 import { encodeJson } from '../sensu/json.js'
+import { Launcher } from '../sensu/launcher.js'
 import type { Logger } from '../sensu/log.js'
 import { redact, redactUrl } from '../sensu/redact.js'
 import { readRedisSettings } from '../sensu/redis-settings.js'
@@ -90,7 +91,8 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   transport.on('lost', () => input.onConnected?.(false))
   transport.on('restored', () => input.onConnected?.(true))
   log.debug('connecting to transport', transportData(settings))
-  const spawner = new Spawner({ limit, env: { ...environment } })
+  const env = { ...environment }
+  const spawner = new Spawner({ limit, env, launcher: new Launcher({ env, log }) })
   const hosts = new SharedHosts({ onCall: observation.onCall })
   const inProcess = own.in_process
     ? new InProcessChecks({ programs: input.programs, directory: input.directory, hosts, variables: environment })

@@ -12,6 +12,7 @@ import { benchEventLatency } from './event-latency.js'
 import { benchHandlerLatency } from './handler-latency.js'
 import { benchInProcessChecks } from './in-process-checks.js'
 import type { Row } from './measure.js'
+import { benchServerResults } from './server-results.js'
 import { benchSpawnedChecks } from './spawned-checks.js'
 import { benchStoredResults } from './store-results.js'
 import { formatTable } from './table.js'
@@ -42,6 +43,7 @@ const withGuest: Readonly<Record<string, (guests: Guests) => Promise<Row[]>>> = 
 const withoutGuest: Readonly<Record<string, (checks: number) => Promise<Row[]>>> = {
   store: () => benchStoredResults(),
   'spawned-checks': checks => benchSpawnedChecks(root, checks),
+  'server-results': () => benchServerResults(root),
 }
 
 const names = [...Object.keys(withGuest), ...Object.keys(withoutGuest)]
@@ -53,8 +55,8 @@ Compares sensu-kvm with what a user would run instead, in one run on this machin
   --only NAME  run one part: ${names.join(', ')}
   --checks COUNT  so many checks in spawned-checks, default 20000
 
-With PEER_SENSU_CLIENT set to a command that starts a real sensu-client, spawned-checks measures that, too. It is given
--d DIR -l FILE -L LEVEL, must become the client (exec), and ends on TERM.
+With PEER_SENSU_CLIENT set to a command that starts a real sensu-client, spawned-checks measures that, too; with PEER_SENSU_SERVER and a
+sensu-server, server-results does. It is given -d DIR -l FILE -L LEVEL, must become the program (exec), and ends on TERM.
 `
 
 /** The command line is wrong: told in one line, exit status 2. */

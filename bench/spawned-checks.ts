@@ -1,13 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { makeTemporaryDirectory, startProcess } from '../scripts/services/process.js'
-import { type Rabbitmq, startRabbitmq } from '../scripts/services/rabbitmq.js'
+import { startRabbitmq } from '../scripts/services/rabbitmq.js'
 import { RabbitmqTransport } from '../transport/rabbitmq.js'
 import { Requests } from './in-process-checks.js'
 import type { Row } from './measure.js'
+import { ownProgram, type Program, peerProgram, rabbitmqSettings, Service, Turns } from './service.js'
 
 /** Sensu's default limit of commands at once. */
 const concurrency = 12
@@ -16,33 +14,8 @@ const batch = 2000
 /** The bare loop has as many turns, but shorter ones. */
 const loopBatch = 500
 const command = 'true'
-const clockTicksPerSecond = 100
 /** From its start until an idle client's memory is read. */
 const settlingMs = 3000
-
-/** What one of them did, over all of its turns. */
-class Turns {
-  #checks = 0
-  #seconds = 0
-  #cpuMs = 0
-
-  /** Counts one turn: `cpuMs` reads the process's CPU time, `run` tells how many checks a second there were. */
-  async take(count: number, cpuMs: () => number, run: () => Promise<number>): Promise<void> {
-    const before = cpuMs()
-    const perSecond = await run()
-    this.#cpuMs += cpuMs() - before
-    this.#seconds += count / perSecond
-    this.#checks += count
-  }
-
-  get perSecond(): number {
-    return this.#checks / this.#seconds
-  }
-
-  get cpuMs(): number {
-    return this.#cpuMs / this.#checks
-  }
-}
 
 /**
  * Checks that need a process, `true`, through an agent over RabbitMQ: per second, CPU of the agent for each, memory; against a bare loop of
@@ -63,25 +36,30 @@ export async function benchSpawnedChecks(root: string, count: number): Promise<R
   try {
     await transport.connect()
     await requests.listen()
-    const start = async (name: string, program: string, ...args: string[]) => {
-      const client = await startClient(broker, name, program, args)
+    const start = async (name: string, program: Program) => {
+      const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
+      const service = await Service.start(program, {
+        rabbitmq: rabbitmqSettings(broker),
+        client: { name, address: '127.0.0.1', subscriptions: [], ...sockets },
+      })
+      const client: Client = { name, service, turns: new Turns(), idleMiB: Number.NaN }
       clients.push(client)
       await requests.untilAnswered(name)
       await pause(settlingMs)
-      client.idleMiB = residentMiB(client.pid)
+      client.idleMiB = service.residentMiB()
       await requests.run(loopBatch, command, name)
       return client
     }
-    const ours = await start('bench-ours', process.execPath, join(root, 'dist/bin/sensu-kvm-agent'))
-    const peer = peerCommand ? await start('bench-peer', 'sh', '-c', `exec ${peerCommand} "$@"`, 'sh') : undefined
+    const ours = await start('bench-ours', ownProgram(root, 'sensu-kvm-agent'))
+    const peer = peerCommand ? await start('bench-peer', peerProgram('sensu-client', peerCommand)) : undefined
     const loop = new Turns()
     const ownCpuMs = () => process.cpuUsage().user / 1000 + process.cpuUsage().system / 1000
     for (let done = 0; done < count; done += batch) {
       const size = Math.min(batch, count - done)
-      for (const { turns, pid, name } of clients) {
+      for (const { turns, service, name } of clients) {
         await turns.take(
           size,
-          () => cpuMs(pid),
+          () => service.cpuMs(),
           () => requests.run(size, command, name),
         )
       }
@@ -90,7 +68,7 @@ export async function benchSpawnedChecks(root: string, count: number): Promise<R
     return rowsOf(count, ours, peer, loop)
   } finally {
     await transport.close()
-    for (const client of clients) await client.stop()
+    for (const { service } of clients) await service.stop()
     await broker.stop()
   }
 }
@@ -102,18 +80,18 @@ function rowsOf(count: number, ours: Client, peer: Client | undefined, loop: Tur
   })
   const bare = 'bare child_process.spawn'
   const sensu = peer ? 'PEER_SENSU_CLIENT' : 'sensu-client (PEER_SENSU_CLIENT is not set)'
-  const after = residentMiB(ours.pid)
+  const after = ours.service.residentMiB()
   return [
     {
       ...row('spawned checks', '/s', ours.turns.perSecond, bare, loop.perSecond),
-      note: `${checks} checks, ${batch.toLocaleString('en')} at a time in turn, ${concurrency} at once; CPU is the client's own`,
+      note: `${checks} checks, ${batch.toLocaleString('en')} at a time in turn, ${concurrency} at once; CPU is the client's own, with its launcher's`,
     },
     row('CPU per spawned check', 'ms', ours.turns.cpuMs, bare, loop.cpuMs),
     { ...row('spawned checks', '/s', ours.turns.perSecond, sensu, peer?.turns.perSecond), target: '>= 1.2 times' },
     row('CPU per spawned check', 'ms', ours.turns.cpuMs, sensu, peer?.turns.cpuMs),
     { ...row('memory, idle', 'MiB', ours.idleMiB, sensu, peer?.idleMiB), target: '>= 0.56 times' },
     {
-      ...row(`memory after ${checks} checks`, 'MiB', after, sensu, peer && residentMiB(peer.pid)),
+      ...row(`memory after ${checks} checks`, 'MiB', after, sensu, peer?.service.residentMiB()),
       target: '>= 0.56 times',
     },
   ]
@@ -137,42 +115,7 @@ async function runLoop(count: number): Promise<number> {
 
 interface Client {
   name: string
-  pid: number
+  service: Service
   turns: Turns
   idleMiB: number
-  stop(): Promise<void>
-}
-
-async function startClient(broker: Rabbitmq, name: string, program: string, args: readonly string[]): Promise<Client> {
-  const directory = makeTemporaryDirectory()
-  const { host, port, user, password, vhosts } = broker
-  const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
-  const settings = {
-    rabbitmq: { host, port, user, password, vhost: vhosts[0] },
-    client: { name, address: '127.0.0.1', subscriptions: [], ...sockets },
-  }
-  const configuration = join(directory, 'conf.d')
-  mkdirSync(configuration)
-  writeFileSync(join(configuration, 'client.json'), JSON.stringify(settings))
-  const client = await startProcess({
-    name,
-    command: program,
-    args: [...args, '-d', configuration, '-l', join(directory, 'client.log'), '-L', 'warn'],
-    env: { ...process.env, SENSU_KVM_STATE_DIR: join(directory, 'state') },
-  })
-  const stop = async () => {
-    await client.stop()
-    rmSync(directory, { recursive: true, force: true })
-  }
-  return { name, pid: client.pid, turns: new Turns(), idleMiB: Number.NaN, stop }
-}
-
-/** CPU time of a process itself, ms (proc(5): utime and stime in clock ticks). */
-function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? []
-  return ((Number(fields[11]) + Number(fields[12])) * 1000) / clockTicksPerSecond
-}
-
-function residentMiB(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
 }

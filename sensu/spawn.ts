@@ -1,10 +1,7 @@
-import { type ChildProcess, execFileSync, type StdioOptions, spawn } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
-import { closeSync, constants, mkdtempSync, openSync, rmSync, unlinkSync, writeSync } from 'node:fs'
-import { Socket } from 'node:net'
-import { constants as osConstants, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { DirectStarter } from './direct-start.js'
 import { isNumeric } from './json-value.js'
+import type { Launcher } from './launcher.js'
+import { type RunningCommand, signalGroup } from './running-command.js'
 import { inspectText } from './text-forms.js'
 import type { Json } from './types.js'
 
@@ -43,6 +40,8 @@ export type SpawnerOptions = {
   maxOutputBytes?: number
   /** environment of the commands, default a copy of this process's own at this moment */
   env?: NodeJS.ProcessEnv
+  /** made with the same environment; starts commands that need nothing special, when several are to run at once */
+  launcher?: Launcher
 }
 
 /** Between TERM and KILL, and again as long as a killed process may take to vanish. */
@@ -60,7 +59,8 @@ export class Spawner {
   readonly #maxQueued: number
   readonly #maxOutputBytes: number
   readonly #env: NodeJS.ProcessEnv
-  readonly #pipes = new PipePool()
+  readonly #direct = new DirectStarter()
+  readonly #launcher: Launcher | undefined
   readonly #waiting: (() => void)[] = []
   #running = 0
 
@@ -70,6 +70,7 @@ export class Spawner {
     this.#maxOutputBytes = options.maxOutputBytes ?? 64 * 1024 * 1024
     // A plain object: reading process.env anew for every command is slow.
     this.#env = options.env ?? { ...process.env }
+    this.#launcher = options.launcher
   }
 
   /** Commands that run now. */
@@ -103,7 +104,8 @@ export class Spawner {
 
   /** Releases what is kept for further commands. Commands that still run are not touched. */
   close(): void {
-    this.#pipes.close()
+    this.#direct.close()
+    this.#launcher?.close()
   }
 
   /** Resolves when another command hands over its place. */
@@ -133,45 +135,32 @@ export class Spawner {
     if (timeout !== null && !isNumeric(timeout)) {
       return failure(`the timeout must be a number of seconds, not ${inspectText(timeout)}`)
     }
-    const pipe = this.#pipes.take()
-    if (pipe instanceof Error) return failure(pipe.message)
-    let clean = false
+    let running: RunningCommand | undefined
+    let complete = false
     try {
-      const run = this.#launch(command, request, pipe)
-      try {
-        const result = await run.outcome(Number(timeout ?? 0) * 1000, request.signal)
-        clean = !result.timedOut
-        return result
-      } finally {
-        run.release()
-      }
+      running = this.#begin(command, request)
+      const result = await outcome(running, Number(timeout ?? 0) * 1000, request.signal)
+      complete = !result.timedOut
+      return result
     } catch (error) {
       if (request.signal?.aborted) throw request.signal.reason
-      const place = request.cwd === undefined ? '' : ` in ${request.cwd}`
-      return failure(`cannot start sh${place}: ${error instanceof Error ? error.message : error}`)
+      return failure(error instanceof Error ? error.message : String(error))
     } finally {
-      // Something may still write to a pipe that did not come to its end: the next command gets another one.
-      if (clean) this.#pipes.give(pipe)
-      else pipe.close()
+      running?.release(complete)
     }
   }
 
-  #launch(command: string, request: SpawnRequest, pipe: Pipe): Run {
-    const output = pipe.openEnds()
-    let input: number | undefined
-    try {
-      if (request.stdin !== undefined) input = openInput(Buffer.from(request.stdin))
-      const stdio: StdioOptions = [input ?? 'inherit', output.childFd, output.childFd]
-      const env = request.env ?? this.#env
-      const child = spawn('sh', ['-c', command], { stdio, detached: true, env, cwd: request.cwd })
-      return new Run(child, new Output(output.reader, this.#maxOutputBytes))
-    } catch (error) {
-      output.reader.destroy()
-      throw error
-    } finally {
-      closeSync(output.childFd)
-      if (input !== undefined) closeSync(input)
-    }
+  #begin(command: string, { stdin, cwd, env }: SpawnRequest): RunningCommand {
+    // A command now and then is not worth the launcher's memory.
+    if (this.#running > 1) this.#launcher?.start()
+    const special = stdin !== undefined || cwd !== undefined || env !== undefined
+    const maxOutputBytes = this.#maxOutputBytes
+    if (this.#launcher?.ready && !special) return this.#launcher.run(command, maxOutputBytes)
+    return this.#direct.start({
+      ...{ command, env: env ?? this.#env, maxOutputBytes },
+      ...(stdin !== undefined && { stdin }),
+      ...(cwd !== undefined && { cwd }),
+    })
   }
 }
 
@@ -179,68 +168,42 @@ function failure(reason: string): SpawnResult {
   return { output: Buffer.from(`Unexpected error: ${reason}`), status: 3, timedOut: false, truncated: false }
 }
 
-/** One running command. */
-class Run {
-  readonly #child: ChildProcess
-  readonly #output: Output
-  readonly #exit: Promise<number>
-
-  constructor(child: ChildProcess, output: Output) {
-    this.#child = child
-    this.#output = output
-    this.#exit = new Promise((resolve, reject) => {
-      child.once('error', reject)
-      child.once('exit', (code, signal) => resolve(code ?? (signal === null ? 0 : osConstants.signals[signal])))
-    })
+/** Rejects when the process could not be started, or with the signal's reason after the group was stopped. */
+async function outcome(
+  running: RunningCommand,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<SpawnResult> {
+  const expiry = new Expiry(timeoutMs, signal)
+  try {
+    // Nothing ends before its output does: a grandchild in the background may still hold the pipe.
+    const ended = Promise.all([running.exit, running.output.complete])
+    const first = await Promise.race([ended, expiry.reached])
+    if (first !== undefined) return { ...running.output.result(), status: first[0], timedOut: false }
+  } finally {
+    expiry.cancel()
   }
-
-  /** Rejects when the process could not be started, or with the signal's reason after the group was stopped. */
-  async outcome(timeoutMs: number, signal: AbortSignal | undefined): Promise<SpawnResult> {
-    const expiry = new Expiry(timeoutMs, signal)
-    try {
-      // Nothing ends before its output does: a grandchild in the background may still hold the pipe.
-      const ended = Promise.all([this.#exit, this.#output.complete])
-      const first = await Promise.race([ended, expiry.reached])
-      if (first !== undefined) return { ...this.#output.result(), status: first[0], timedOut: false }
-    } finally {
-      expiry.cancel()
-    }
-    const problem = await this.#stop()
-    signal?.throwIfAborted()
-    return { output: Buffer.from(`Execution timed out${problem}`), status: 2, timedOut: true, truncated: false }
-  }
-
-  release(): void {
-    this.#output.destroy()
-  }
-
-  /** TERM to the group, KILL after 3 s. Returns what went wrong, or nothing. */
-  async #stop(): Promise<string> {
-    const pid = this.#child.pid
-    if (pid === undefined) return ''
-    try {
-      signalGroup(pid, 'SIGTERM')
-      if (await endsWithin(this.#exit, graceMs)) {
-        killStragglers(pid)
-        return ''
-      }
-      signalGroup(pid, 'SIGKILL')
-      if (await endsWithin(this.#exit, graceMs)) return ''
-      throw new Error('still there 3 seconds after KILL')
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
-      return ` - Unable to TERM/KILL the process: #${pid}, ${reason}`
-    }
-  }
+  const problem = await stop(running)
+  signal?.throwIfAborted()
+  return { output: Buffer.from(`Execution timed out${problem}`), status: 2, timedOut: true, truncated: false }
 }
 
-/** Sends the signal to all processes of the group; false when there is none left. */
-function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
+/** TERM to the group, KILL after 3 s. Returns what went wrong, or nothing. */
+async function stop(running: RunningCommand): Promise<string> {
+  const pid = await running.pid
+  if (pid === undefined) return ''
   try {
-    return process.kill(-pid, signal)
+    signalGroup(pid, 'SIGTERM')
+    if (await endsWithin(running.exit, graceMs)) {
+      killStragglers(pid)
+      return ''
+    }
+    signalGroup(pid, 'SIGKILL')
+    if (await endsWithin(running.exit, graceMs)) return ''
+    throw new Error('still there 3 seconds after KILL')
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ESRCH') return false
-    throw error
+    const reason = error instanceof Error ? error.message : String(error)
+    return ` - Unable to TERM/KILL the process: #${pid}, ${reason}`
   }
 }
 
@@ -285,127 +248,5 @@ class Expiry {
   cancel(): void {
     clearTimeout(this.#timer)
     this.#signal?.removeEventListener('abort', this.#reach)
-  }
-}
-
-/** Collects what the command writes, up to a limit; the rest is read and thrown away. */
-class Output {
-  /** Resolves at the end of the output, when nobody holds the pipe any more. */
-  readonly complete: Promise<true>
-  readonly #reader: Socket
-  readonly #chunks: Buffer[] = []
-  #bytesLeft: number
-  #truncated = false
-
-  constructor(reader: Socket, maxBytes: number) {
-    this.#reader = reader
-    this.#bytesLeft = maxBytes
-    this.complete = new Promise(resolve => reader.once('close', () => resolve(true)))
-    // Reading a pipe cannot fail in a way that its end would not tell.
-    reader.on('error', () => {})
-    reader.on('data', chunk => this.#add(chunk))
-  }
-
-  result(): { output: Buffer; truncated: boolean } {
-    return { output: Buffer.concat(this.#chunks), truncated: this.#truncated }
-  }
-
-  destroy(): void {
-    this.#reader.destroy()
-  }
-
-  #add(chunk: Buffer): void {
-    if (chunk.length > this.#bytesLeft) this.#truncated = true
-    const kept = chunk.subarray(0, this.#bytesLeft)
-    if (kept.length > 0) this.#chunks.push(kept)
-    this.#bytesLeft -= kept.length
-  }
-}
-
-/**
- * A pipe, held by a descriptor that is neither reader nor writer, and opened through it as often as needed.
- * Node gives a child socket pairs only: one per stream, so that the order of output and error is lost, and `/dev/stderr`
- * cannot be opened on a socket. And it cannot call pipe(2).
- */
-class Pipe {
-  readonly #anchor: number
-
-  constructor(fifo: string) {
-    const oPath = 0o10000000 // O_PATH of Linux, not among Node's constants
-    this.#anchor = openSync(fifo, oPath)
-  }
-
-  openEnds(): { reader: Socket; childFd: number } {
-    const path = `/proc/self/fd/${this.#anchor}`
-    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-    const reader = new Socket({ fd, readable: true, writable: false })
-    try {
-      return { reader, childFd: openSync(path, constants.O_WRONLY) }
-    } catch (error) {
-      reader.destroy()
-      throw error
-    }
-  }
-
-  close(): void {
-    closeSync(this.#anchor)
-  }
-}
-
-/**
- * A nameless file with the data, read from its start. A command that does not read it breaks nothing, and it can open
- * `/dev/stdin`, which it could not with a socket.
- */
-function openInput(data: Buffer): number {
-  const path = join(tmpdir(), `sensu-input-${randomUUID()}`)
-  const fd = openSync(path, 'wx+', 0o600)
-  try {
-    unlinkSync(path)
-    for (let at = 0; at < data.length; ) at += writeSync(fd, data, at, data.length - at, at)
-    return fd
-  } catch (error) {
-    closeSync(fd)
-    throw error
-  }
-}
-
-const pipesAtOnce = 16
-
-/** Pipes between two uses, and the making of new ones. */
-class PipePool {
-  readonly #idle: Pipe[] = []
-
-  /** An idle pipe or a new one; an Error that says why there is none. */
-  take(): Pipe | Error {
-    try {
-      return this.#idle.pop() ?? this.#make()
-    } catch (error) {
-      return new Error(`cannot make a pipe in ${tmpdir()}: ${error instanceof Error ? error.message : error}`)
-    }
-  }
-
-  give(pipe: Pipe): void {
-    if (this.#idle.length < 4 * pipesAtOnce) this.#idle.push(pipe)
-    else pipe.close()
-  }
-
-  close(): void {
-    for (const pipe of this.#idle.splice(0)) pipe.close()
-  }
-
-  /** Some at once, as it takes a process. Their names are gone before anything else can happen. */
-  #make(): Pipe {
-    const directory = mkdtempSync(join(tmpdir(), 'sensu-pipes-'))
-    try {
-      const paths = Array.from({ length: pipesAtOnce }, (_, index) => join(directory, String(index)))
-      const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/bin:/bin` }
-      execFileSync('mkfifo', ['-m', '600', ...paths], { env, stdio: ['ignore', 'ignore', 'pipe'], timeout: 10_000 })
-      const [first = '', ...others] = paths
-      const pipe = new Pipe(first)
-      for (const path of others) this.#idle.push(new Pipe(path))
-      return pipe
-    } finally {
-      rmSync(directory, { recursive: true, force: true })
-    }
   }
 }

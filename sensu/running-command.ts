@@ -1,0 +1,52 @@
+/** A command that was started, in one of two ways: see `sensu/direct-start.ts` and `sensu/launcher.ts`. */
+export interface RunningCommand {
+  /** Its process and its process group; undefined when there is none. */
+  readonly pid: Promise<number | undefined>
+  /** Its exit status, or the number of the signal that ended it. Rejects when it could not be started. */
+  readonly exit: Promise<number>
+  readonly output: CommandOutput
+  /** To be called once, when nothing more is wanted of it. `complete`: it has ended, and so has its output. */
+  release(complete: boolean): void
+}
+
+/** Collects what a command writes, up to a limit; the rest is thrown away. */
+export class CommandOutput {
+  /** Resolves at the end of the output, when nobody can write any more. */
+  readonly complete: Promise<true>
+  readonly #chunks: Buffer[] = []
+  #bytesLeft: number
+  #truncated = false
+  #finish: () => void = () => {}
+
+  constructor(maxBytes: number) {
+    this.#bytesLeft = maxBytes
+    this.complete = new Promise(resolve => {
+      this.#finish = () => resolve(true)
+    })
+  }
+
+  add(chunk: Buffer): void {
+    if (chunk.length > this.#bytesLeft) this.#truncated = true
+    const kept = chunk.subarray(0, this.#bytesLeft)
+    if (kept.length > 0) this.#chunks.push(kept)
+    this.#bytesLeft -= kept.length
+  }
+
+  end(): void {
+    this.#finish()
+  }
+
+  result(): { output: Buffer; truncated: boolean } {
+    return { output: Buffer.concat(this.#chunks), truncated: this.#truncated }
+  }
+}
+
+/** Sends the signal to all processes of the group; false when there is none left. */
+export function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(-pid, signal)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ESRCH') return false
+    throw error
+  }
+}
