@@ -1,9 +1,7 @@
-import { rmSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Host } from '../libvirt/host.js'
 import type { Guest } from '../scripts/services/guest.js'
 import type { LibvirtdAccess } from '../scripts/services/libvirtd.js'
-import { makeTemporaryDirectory } from '../scripts/services/process.js'
 import { startRabbitmq } from '../scripts/services/rabbitmq.js'
 import { RabbitmqTransport } from '../transport/rabbitmq.js'
 import { median, quantile, type Row } from './measure.js'
@@ -14,7 +12,6 @@ const resultTimeoutMs = 60_000
 
 /** From SIGKILL to a guest's QEMU until the result that says so is on the results exchange, agent and broker real. */
 export async function benchEventLatency(root: string, libvirtd: LibvirtdAccess, guest: Guest): Promise<Row[]> {
-  const directory = makeTemporaryDirectory()
   const broker = await startRabbitmq()
   const silent = () => {}
   const transport = new RabbitmqTransport(broker.url(), {
@@ -23,7 +20,7 @@ export async function benchEventLatency(root: string, libvirtd: LibvirtdAccess, 
   const statuses = new Statuses()
   const libvirtUri = libvirtd.readOnlyUri ?? libvirtd.uri
   const host = Host.open(libvirtUri, { readOnly: true })
-  const agent = await startStateAgent({ root, directory, rabbitmqUrl: broker.url(), libvirtUri })
+  const agent = await startStateAgent({ root, rabbitmqUrl: broker.url(), libvirtUri })
   try {
     await transport.connect()
     await transport.subscribe('direct', 'results', 'results', message => {
@@ -67,7 +64,6 @@ export async function benchEventLatency(root: string, libvirtd: LibvirtdAccess, 
     await transport.close()
     await agent.stop()
     await broker.stop()
-    rmSync(directory, { recursive: true, force: true })
   }
 }
 

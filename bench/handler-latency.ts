@@ -1,15 +1,16 @@
-import { constants, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { constants, openSync, rmSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Host } from '../libvirt/host.js'
 import type { Guest } from '../scripts/services/guest.js'
 import type { LibvirtdAccess } from '../scripts/services/libvirtd.js'
-import { makeTemporaryDirectory, run, startProcess } from '../scripts/services/process.js'
+import { makeTemporaryDirectory, run } from '../scripts/services/process.js'
 import { startRabbitmq } from '../scripts/services/rabbitmq.js'
 import { startRedis } from '../scripts/services/redis.js'
 import { median, quantile, type Row, watchLoop } from './measure.js'
-import { startStateAgent, untilLogged, usualIntervalSeconds } from './state-agent.js'
+import { ownProgram, Service } from './service.js'
+import { startStateAgent, usualIntervalSeconds } from './state-agent.js'
 
 const rounds = 50
 const wordTimeoutMs = 60_000
@@ -31,9 +32,10 @@ export async function benchHandlerLatency(root: string, libvirtd: LibvirtdAccess
     const broker = endedBy(await startRabbitmq(), service => service.stop())
     const redis = endedBy(await startRedis(), service => service.stop())
     const settings = serverSettings(broker.url(), redis, words.path)
-    endedBy(await startServer(root, directory, settings), service => service.stop())
-    const handlers = ['killed', 'restored']
-    const agentOptions = { root, directory, rabbitmqUrl: broker.url(), libvirtUri, handlers }
+    const program = ownProgram(root, 'sensu-kvm-server', '--no-api')
+    const server = endedBy(await Service.start(program, settings, 'info'), service => service.stop())
+    await server.untilLogged('updated server registry')
+    const agentOptions = { root, rabbitmqUrl: broker.url(), libvirtUri, handlers: ['killed', 'restored'] }
     endedBy(await startStateAgent(agentOptions), service => service.stop())
     const host = endedBy(Host.open(libvirtUri, { readOnly: true }), opened => opened.close())
     let toldMs = 0
@@ -114,22 +116,6 @@ function serverSettings(rabbitmq: string, redis: { host: string; port: number },
       restored: { attributes: { action: 'resolve' } },
     },
   }
-}
-
-/** The built server, without its API. Resolves when it works. */
-async function startServer(root: string, directory: string, settings: object) {
-  const configuration = join(directory, 'server.d')
-  const logFile = join(directory, 'server.log')
-  mkdirSync(configuration)
-  writeFileSync(join(configuration, 'server.json'), JSON.stringify(settings))
-  const server = await startProcess({
-    name: 'sensu-kvm-server',
-    command: process.execPath,
-    args: [join(root, 'dist/bin/sensu-kvm-server'), '-d', configuration, '-l', logFile, '--no-api'],
-    env: { ...process.env, SENSU_KVM_STATE_DIR: join(directory, 'state') },
-  })
-  await untilLogged(logFile, 'updated server registry')
-  return server
 }
 
 /** The words that handlers write into a named pipe, and when they arrived: a shell says one with nothing but itself. */

@@ -1,9 +1,12 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { type ManagedProcess, makeTemporaryDirectory, startProcess } from '../scripts/services/process.js'
 import type { Rabbitmq } from '../scripts/services/rabbitmq.js'
 
 const clockTicksPerSecond = 100
+const logName = 'service.log'
+const logTimeoutMs = 60_000
 
 /** A program that is measured: ours, or a real one of Sensu's. */
 export interface Program {
@@ -37,14 +40,15 @@ export class Service {
     this.#directory = directory
   }
 
-  static async start({ name, command, args }: Program, settings: object): Promise<Service> {
+  /** `level`: of its log; what is measured should not write much. */
+  static async start({ name, command, args }: Program, settings: object, level = 'warn'): Promise<Service> {
     const directory = makeTemporaryDirectory()
     const configuration = join(directory, 'conf.d')
     mkdirSync(configuration)
     writeFileSync(join(configuration, 'bench.json'), JSON.stringify(settings))
     const process_ = await startProcess({
       ...{ name, command },
-      args: [...args, '-d', configuration, '-l', join(directory, 'service.log'), '-L', 'warn'],
+      args: [...args, '-d', configuration, '-l', join(directory, logName), '-L', level],
       env: { ...process.env, SENSU_KVM_STATE_DIR: join(directory, 'state') },
     })
     return new Service(process_, directory)
@@ -52,6 +56,18 @@ export class Service {
 
   signal(signal: NodeJS.Signals): void {
     process.kill(this.#process.pid, signal)
+  }
+
+  /** Resolves when the text is in its log. Rejects when that takes too long. */
+  async untilLogged(text: string): Promise<void> {
+    const file = join(this.#directory, logName)
+    const deadline = performance.now() + logTimeoutMs
+    while (!existsSync(file) || !readFileSync(file, 'utf8').includes(text)) {
+      if (performance.now() > deadline) {
+        throw new Error(`${this.#process.name} has not logged "${text}" within ${logTimeoutMs / 1000} s`)
+      }
+      await pause(20)
+    }
   }
 
   /** CPU time so far, that of its launcher included, that of the commands not; ms. */
