@@ -81,6 +81,11 @@ export class Service {
     return sum(this.#processes().map(pid => Number(read(pid)))) / 1024
   }
 
+  /** The most it has had resident so far, without its launcher. */
+  peakMiB(): number {
+    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${this.#process.pid}/status`, 'utf8'))?.[1]) / 1024
+  }
+
   async stop(): Promise<void> {
     await this.#process.stop()
     rmSync(this.#directory, { recursive: true, force: true })
