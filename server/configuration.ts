@@ -5,6 +5,7 @@ import { isObject } from '../sensu/json-value.js'
 import { type Environment, type LoadedSettings, loadSettings } from '../sensu/settings.js'
 import type { ConfigurationError, Service, Settings } from '../sensu/types.js'
 import { validateApi } from '../sensu/validate.js'
+import { corsFaults } from './api/cors.js'
 import { readServerSettings, type ServerSettings } from './settings.js'
 
 /** Everything the configuration says, Sensu's part and ours. It can be used when there are no errors. */
@@ -29,6 +30,8 @@ export function loadConfiguration(options: ServiceOptions, environment: Environm
   const { values: own, errors } = readServerSettings(loaded.settings)
   if (loaded.errors.some(error => error.object === undefined)) return { ...loaded, own }
   if (service === 'server' && !switches.includes(NO_API)) errors.push(...validateApi(loaded.settings))
+  const { api } = loaded.settings
+  if (!switches.includes(NO_API) && isObject(api)) errors.push(...corsFaults(api))
   // what the pipeline adds presumes definitions that are valid
   if (loaded.errors.length === 0) {
     errors.push(...validatePipelineSettings(loaded.settings), ...proxyRequestFaults(loaded.settings))

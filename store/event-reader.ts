@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis'
 import { clientsKey, eventsKey } from './keys.js'
 import { countEventsScript, readEventsScript } from './list-scripts-0.lua.js'
-import { type Listing, listItems, type Page } from './listing.js'
+import { type Listing, listItems, type Page, rows } from './listing.js'
 import { objectText } from './stored-text.js'
 
 /** Current events as JSON texts, as they are stored. Everything rejects while Redis is away. */
@@ -38,10 +38,4 @@ export class EventReader {
 
 function eventTexts(row: unknown): string[] {
   return Array.isArray(row) ? row.flatMap(text => objectText(String(text)) ?? []) : []
-}
-
-/** Asks a script that answers with one row for each name. */
-export async function rows(redis: Redis, script: string, names: string[]): Promise<unknown[]> {
-  const reply = await redis.eval(script, 0, ...names)
-  return Array.isArray(reply) ? reply : []
 }

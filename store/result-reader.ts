@@ -1,8 +1,7 @@
 import type { Redis } from 'ioredis'
-import { rows } from './event-reader.js'
 import { clientsKey, historyKey, lastOkKey, resultKey, resultsKey } from './keys.js'
 import { countResultsScript, readResultsScript } from './list-scripts-0.lua.js'
-import { type Listing, listItems, type Page } from './listing.js'
+import { type Listing, listItems, type Page, rows } from './listing.js'
 import { objectText } from './stored-text.js'
 
 /** One stored result. */

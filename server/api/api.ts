@@ -10,7 +10,7 @@ import { malformedRequest, type UnreadableRequest, unreadableRequest } from './b
 import { corsHeaders } from './cors.js'
 import type { ApiParts } from './parts.js'
 import { type ApiRequest, apiRequest, readBody } from './request.js'
-import { respond, respondRaw } from './respond.js'
+import { ClientGone, respond, respondRaw } from './respond.js'
 import { handlerOf, methodNotAllowed, Router } from './router.js'
 import { routes } from './routes.js'
 
@@ -55,8 +55,9 @@ export class Api implements Listener {
   /** Connections whose request has been understood: whatever follows it is not read. */
   readonly #taken = new WeakSet<Socket>()
   readonly #inFlight = new Set<Promise<void>>()
+  /** Of these, those whose request is there as a whole. */
+  #working = 0
 
-  /** Throws when the settings of the API cannot be used. */
   constructor({ limits, ...parts }: ApiOptions) {
     this.#parts = { ...parts, background: new BackgroundWork(parts.log) }
     this.#limits = limits
@@ -73,8 +74,10 @@ export class Api implements Listener {
       this.#server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, address)))
       this.#server.listen(address, resolve)
     })
+    const { log } = this.#parts
+    this.#server.on('error', error => log.error('the HTTP API cannot take connections', { error: error.message }))
     const { port: used } = this.#server.address() as AddressInfo
-    this.#parts.log.info('api listening', { protocol: 'http', bind: address.host, port: used })
+    log.info('api listening', { protocol: 'http', bind: address.host, port: used })
   }
 
   /** Answers what has been asked, and ends what goes on in the background. */
@@ -115,46 +118,51 @@ export class Api implements Listener {
 
   /** Never rejects. */
   async #serve(message: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { log } = this.#parts
     const began = performance.now()
     const { method = '', url = '', headers } = message
     const head = { method, url, headers, remoteAddress: message.socket.remoteAddress ?? '' }
     let request = apiRequest(head, '')
     try {
       const body = await readBody(message, this.#limits.maximumBodyBytes)
-      request = { ...apiRequest(head, body ?? ''), id: request.id }
-      logRequest(log, request)
-      const answer = body === undefined ? { status: 413 } : await this.#answer(request)
-      const bytes = await respond(response, request, answer, this.#cors)
-      logResponse(log, request, answer.status, bytes, performance.now() - began)
+      if (body !== undefined) request = { ...request, body }
+      logRequest(this.#parts.log, request)
+      await this.#work(request, response, began, body === undefined ? { status: 413 } : undefined)
     } catch (error) {
-      await this.#failed(error, request, response, began)
+      this.#parts.log.debug('api client went away', { request_id: request.id, error: String(error) })
+      response.destroy()
     }
   }
 
-  /** Something that is not the client's fault, or the client has gone away. */
-  async #failed(error: unknown, request: ApiRequest, response: ServerResponse, began: number): Promise<void> {
-    const { log } = this.#parts
-    if (response.destroyed) {
-      log.debug('api client went away', { request_id: request.id, error: String(error) })
-      return
+  /** Answers a request whose body has been read. Rejects when the client has gone away. */
+  async #work(
+    request: ApiRequest,
+    response: ServerResponse,
+    began: number,
+    refusal: Answer | undefined,
+  ): Promise<void> {
+    this.#working += 1
+    try {
+      const answer = refusal ?? (await this.#answer(request))
+      await this.#respond(request, response, began, answer)
+    } catch (error) {
+      if (error instanceof ClientGone) throw error
+      const answer = this.#disconnected() ?? { status: 500 }
+      if (answer.body === undefined || response.headersSent) this.#logFault(request, error)
+      // a list of which a part is out has been cut off: it is not to be taken for a whole one
+      if (!response.headersSent) await this.#respond(request, response, began, answer)
+    } finally {
+      this.#working -= 1
     }
-    const answer = this.#disconnected() ?? { status: 500 }
-    if (answer.body === undefined || response.headersSent) {
-      const reason = error instanceof Error ? error.message : String(error)
-      log.error('unexpected api error', {
-        request_id: request.id,
-        method: request.method,
-        uri: request.path,
-        error: reason,
-      })
-    }
-    // a list of which a part is out cannot be told from a whole one otherwise
-    if (response.headersSent) response.destroy()
-    else {
-      const bytes = await respond(response, request, answer, this.#cors)
-      logResponse(log, request, answer.status, bytes, performance.now() - began)
-    }
+  }
+
+  async #respond(request: ApiRequest, response: ServerResponse, began: number, answer: Answer): Promise<void> {
+    const bytes = await respond(response, request, answer, this.#cors)
+    logResponse(this.#parts.log, request, answer.status, bytes, performance.now() - began)
+  }
+
+  #logFault({ id, method, path }: ApiRequest, error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error)
+    this.#parts.log.error('unexpected api error', { request_id: id, method, uri: path, error: reason })
   }
 
   /** The order of Sensu 1.9: who asks, whether there is anything to answer from, what is asked for. */
@@ -174,7 +182,7 @@ export class Api implements Listener {
 
   #isBusy(method: string): boolean {
     const changes = method === 'POST' || method === 'DELETE'
-    return this.#inFlight.size > this.#limits.maximumRequests || (changes && this.#parts.background.full)
+    return this.#working > this.#limits.maximumRequests || (changes && this.#parts.background.full)
   }
 
   /** What everything that needs them is answered with while Redis or the transport is away. */
@@ -194,16 +202,13 @@ export class Api implements Listener {
       return
     }
     this.#taken.add(socket)
-    const head = unreadableRequest(error, socket.remoteAddress ?? '')
-    if (head === undefined) {
-      this.#parts.log.error('unexpected api error', {
-        error: error.message,
-        remote_address: socket.remoteAddress ?? null,
-      })
+    const { remoteAddress = '' } = socket
+    const head = unreadableRequest(error, remoteAddress)
+    if (head) this.#answerRaw(apiRequest(head, ''), socket).catch(() => socket.destroy())
+    else {
+      this.#parts.log.error('unexpected api error', { error: error.message, remote_address: remoteAddress })
       socket.end(malformedRequest(error))
-      return
     }
-    void this.#answerRaw(apiRequest(head, ''), socket)
   }
 
   /** A method that Node does not know is answered as any other: no route has it. */

@@ -62,17 +62,15 @@ async function postClient({ store }: ApiParts, request: ApiRequest): Promise<Ans
 
 /** The client's events are resolved, then it is removed, after the answer. */
 async function deleteClient(parts: ApiParts, { parameters, query }: ApiRequest): Promise<Answer> {
-  const { store, results, background, log } = parts
+  const { store, results, background } = parts
   const client = parameters['client'] ?? ''
   if (!(await store.hasClient(client))) return notFound
   const options = {
     invalidate: query.values.has('invalidate'),
     invalidateSeconds: wholeNumber(query.values.get('invalidate_expire')),
   }
-  background.start(`delete client ${client}`, async () => {
-    await removeClient(client, store, result => results.publish(result), options)
-    log.info('client deleted', { client: { name: client } })
-  })
+  const publish = (result: JsonObject) => results.publish(result)
+  background.start(`delete client ${client}`, () => removeClient(client, store, publish, options))
   return accepted()
 }
 

@@ -1,9 +1,8 @@
-import { parseJson } from '../../sensu/json.js'
 import { isObject, member } from '../../sensu/json-value.js'
-import { parsePlainJson } from '../../sensu/plain-json.js'
 import { plainText } from '../../sensu/text-forms.js'
-import type { Json } from '../../sensu/types.js'
+import type { Json, JsonObject } from '../../sensu/types.js'
 import type { Page } from '../../store/listing.js'
+import { parsedObject } from '../../store/stored-text.js'
 
 /** A query string as far as the API understands it. */
 export interface Query {
@@ -54,21 +53,18 @@ export function percentDecoded(text: string): string | undefined {
   }
 }
 
-/** Whether a JSON text passes all filters. */
+/** Whether the JSON text of an object passes all filters. */
 export function passes(text: string, filters: readonly Filter[]): boolean {
-  const value = parsePlainJson(text) ?? parseJson(text)
-  return filters.every(filter => plainText(attributeAt(value, filter.path)) === filter.text)
+  const object = parsedObject(text)
+  return object !== undefined && filters.every(filter => textAt(object, filter.path) === filter.text)
 }
 
-/** What is missing in an object is null, whose text is empty; below anything else there is nothing that could match. */
-function attributeAt(value: Json, path: string[]): Json {
-  let found: Json = value
+/** What is missing in an object is as good as an empty text; below anything else there is nothing. */
+function textAt(object: JsonObject, path: string[]): string | undefined {
+  let found: Json = object
   for (const name of path) {
-    if (!isObject(found)) return NO_MATCH
+    if (!isObject(found)) return undefined
     found = member(found, name) ?? null
   }
-  return found
+  return plainText(found)
 }
-
-/** Not the text form of any filter. */
-const NO_MATCH = '\0'

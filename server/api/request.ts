@@ -35,7 +35,7 @@ export function apiRequest({ method, url, headers, remoteAddress }: RequestHead,
   const [path = '', queryString] = url.split('?')
   const given = headers['x-request-id']
   return {
-    id: typeof given === 'string' && given !== '' ? given : randomUUID(),
+    id: typeof given === 'string' && /^[ -~]{1,256}$/.test(given) ? given : randomUUID(),
     // what a socket that takes both families says of IPv4
     remoteAddress: remoteAddress.replace(/^::ffff:/, ''),
     method,

@@ -10,9 +10,14 @@ const WHOLE_CHARACTERS = 256 * 1024
 /** Headers as Sensu 1.9 sends them: sorted, and all but the connection's own known. */
 type Headers = [name: string, value: string][]
 
+/** The connection ended before the answer did. */
+export class ClientGone extends Error {
+  override name = 'ClientGone'
+}
+
 /**
- * Sends an answer; resolves with the length of the body in bytes when it is out. Rejects when a piece of the body cannot be made, or the client
- * goes away; what was not sent then is the caller's to end.
+ * Sends an answer; resolves with the length of the body in bytes when it is out. Rejects with ClientGone, or with what kept a piece of the body
+ * from being made: then the answer is cut off, or has not begun.
  */
 export async function respond(
   response: ServerResponse,
@@ -24,17 +29,31 @@ export async function respond(
   const length = rest ? undefined : Buffer.byteLength(whole)
   response.sendDate = false
   response.writeHead(answer.status, headersOf(request, answer, cors, length).flat())
-  if (rest === undefined) {
-    response.end(whole)
-    return length ?? 0
-  }
+  if (rest) return sendPieces(response, continued(whole, rest))
+  response.end(whole)
+  return length ?? 0
+}
+
+async function sendPieces(response: ServerResponse, pieces: AsyncIterable<string>): Promise<number> {
   let bytes = 0
-  await pipeline(async function* () {
-    for await (const piece of continued(whole, rest)) {
-      bytes += Buffer.byteLength(piece)
-      yield piece
+  let fault: unknown
+  const chunks = async function* () {
+    try {
+      for await (const piece of pieces) {
+        const chunk = Buffer.from(piece)
+        bytes += chunk.length
+        yield chunk
+      }
+    } catch (error) {
+      fault = error
+      throw error
     }
-  }, response)
+  }
+  try {
+    await pipeline(chunks, response)
+  } catch (error) {
+    throw fault ?? new ClientGone(String(error))
+  }
   return bytes
 }
 

@@ -7,7 +7,7 @@ export type Handler = (parts: ApiParts, request: ApiRequest) => Answer | Promise
 
 /** What is at some paths. HEAD is answered wherever GET is. */
 export interface Route {
-  /** `:name` stands for a part of the path, made of the characters that `parts` allows it. */
+  /** `:name` stands for a part of the path, made of the characters that are allowed to it below. */
   paths: readonly string[]
   GET?: Handler
   POST?: Handler
@@ -17,7 +17,7 @@ export interface Route {
 }
 
 /** Characters of the parts that routes name; nothing is percent-decoded before (Sensu 1.9). */
-const parts: Readonly<Record<string, string>> = {
+const characters: Readonly<Record<string, string>> = {
   name: '[\\w.-]+',
   client: '[\\w.-]+',
   check: '[\\w.-]+',
@@ -72,5 +72,5 @@ export function methodNotAllowed({ GET, POST, DELETE }: Route): Answer {
 }
 
 function patternOf(path: string): RegExp {
-  return new RegExp(`^${path.replace(/:(\w+)/g, (_, name: string) => `(?<${name}>${parts[name] ?? '[^/]+'})`)}$`)
+  return new RegExp(`^${path.replace(/:(\w+)/g, (_, name: string) => `(?<${name}>${characters[name] ?? '[^/]+'})`)}$`)
 }

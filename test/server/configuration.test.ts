@@ -60,6 +60,14 @@ t.test('without the API its settings are not looked at; alone it is the API that
   t.match(await validity({ api: { port: 'x' } }, ['--api-only']), { status: 2, text: /api port must be an integer/ })
 })
 
+t.test('CORS headers that cannot be sent are told', async t => {
+  t.match(await validity({ api: { cors: { 'Ori gin': '*', Methods: 'GET\n' } } }), {
+    status: 2,
+    text: /api cors Ori gin cannot be an HTTP header.*api cors Methods cannot be an HTTP header/s,
+  })
+  t.match(await validity({ api: { cors: { Origin: 'https://x' } } }), { status: 0 })
+})
+
 t.test('an invalid configuration ends the start with status 2', async t => {
   const server = new ServerProcess(t, { handlers: { x: { type: 'carrier pigeon' } } }, [])
   t.strictSame(await server.exit, { status: 2, signal: null })
