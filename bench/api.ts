@@ -1,13 +1,10 @@
-import { createSocket, type Socket } from 'node:dgram'
-import { once } from 'node:events'
 import { get } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { findFreePort } from '../scripts/services/process.js'
+import { findFreePort, waitUntil } from '../scripts/services/process.js'
 import { type Rabbitmq, startRabbitmq } from '../scripts/services/rabbitmq.js'
 import { type Redis, startRedis } from '../scripts/services/redis.js'
-import { RabbitmqTransport } from '../transport/rabbitmq.js'
-import { checkOf, clientName, fillSite } from './large-site.js'
+import { fillSite } from './large-site.js'
 import { median, quantile, type Row, watchLoop } from './measure.js'
+import { flowPerSecond, ResultFlow } from './result-flow.js'
 import { ownProgram, type Program, peerProgram, rabbitmqSettings, Service } from './service.js'
 
 const size = { clients: 10_000, checks: 20 }
@@ -15,11 +12,8 @@ const size = { clients: 10_000, checks: 20 }
 const requests: Readonly<Record<string, number>> = { '/clients': 5, '/events': 5, '/results': 3 }
 const answerTimeoutMs = 300_000
 const startTimeoutMs = 60_000
-/** Results that flow from RabbitMQ meanwhile, every tick so many; one of them is timed. */
-const tickMs = 50
-const resultsPerTick = 25
-/** Flow without and with requests, at least. */
-const flowMs = 8000
+/** Flow without requests. */
+const quietFlowMs = 8000
 
 /**
  * The API on a Redis with 10,000 clients and 200,000 results: how long its large lists take, what memory, and what they do to the results that the same
@@ -61,17 +55,24 @@ interface Own extends Asked {
 }
 
 async function measureOwn(root: string, broker: Rabbitmq, redis: Redis): Promise<Own> {
-  const flow = await Flow.open(broker.url('/own'))
+  const flow = await ResultFlow.open(broker.url('/own'), size)
   const port = await findFreePort()
-  const api = await startApi(ownProgram(root, 'sensu-kvm-server'), broker, '/own', redis, port, flow.handlers)
+  const api = await startApi(
+    ownProgram(root, 'sensu-kvm-server'),
+    rabbitmqSettings(broker, '/own'),
+    redis,
+    port,
+    flow.handlers,
+  )
   try {
-    await until(startTimeoutMs, async () => (await flow.consumers()) > 0)
+    const consumed = async () => (await flow.consumers()) > 0 || undefined
+    await waitUntil('the server takes results', consumed, { timeoutMs: startTimeoutMs })
     await flow.during(1000, () => {})
     const idleMiB = api.residentMiB()
-    const quietMs = await flow.during(flowMs, () => {})
+    const quietMs = await flow.during(quietFlowMs, () => {})
     const loopLag = watchLoop()
     let asked: Answers | undefined
-    const busyMs = await flow.during(flowMs, async () => {
+    const busyMs = await flow.during(0, async () => {
       asked = await askAll(api, port, path => requests[path] ?? 1)
     })
     if (asked === undefined) throw new Error('nothing was asked')
@@ -85,7 +86,7 @@ async function measureOwn(root: string, broker: Rabbitmq, redis: Redis): Promise
 /** Nothing else happens meanwhile: it is a process of its own, and its server another. */
 async function measurePeer(program: Program, broker: Rabbitmq, redis: Redis): Promise<Asked> {
   const port = await findFreePort()
-  const api = await startApi(program, broker, '/peer', redis, port, {})
+  const api = await startApi(program, rabbitmqSettings(broker, '/peer'), redis, port, {})
   try {
     const idleMiB = api.residentMiB()
     const asked = await askAll(api, port, () => 1)
@@ -95,25 +96,14 @@ async function measurePeer(program: Program, broker: Rabbitmq, redis: Redis): Pr
   }
 }
 
-async function startApi(
-  program: Program,
-  broker: Rabbitmq,
-  vhost: string,
-  { host, port: redisPort }: Redis,
-  port: number,
-  handlers: object,
-): Promise<Service> {
+/** Starts it with these settings of its RabbitMQ; resolves when it answers. */
+async function startApi(program: Program, rabbitmq: object, redis: Redis, port: number, handlers: object) {
   const settings = {
-    ...{ rabbitmq: rabbitmqSettings(broker, vhost), redis: { host, port: redisPort }, handlers },
+    ...{ rabbitmq, redis: { host: redis.host, port: redis.port }, handlers },
     ...{ api: { bind: '127.0.0.1', port }, client: { name: 'bench', address: '127.0.0.1', subscriptions: [] } },
   }
   const service = await Service.start(program, settings)
-  const answers = () =>
-    ask(port, '/info').then(
-      ({ bytes }) => bytes > 0,
-      () => false,
-    )
-  await until(startTimeoutMs, answers)
+  await waitUntil('the API answers', () => ask(port, '/info'), { timeoutMs: startTimeoutMs })
   return service
 }
 
@@ -161,7 +151,7 @@ function rowsOf(own: Own, peer: Asked | undefined): Row[] {
     return {
       ...{ subject: `GET ${path}`, unit: 'ms', ours: median(took), peer: name, theirs: theirs && median(theirs) },
       loopLagMs: undefined,
-      note: `${described(own, path)}, with ${perSecond} results/s stored meanwhile${peer ? `; the peer with nothing else to do: ${described(peer, path)}` : ''}`,
+      note: `${described(own, path)}, with ${flowPerSecond} results/s stored meanwhile${peer ? `; the peer with nothing else to do: ${described(peer, path)}` : ''}`,
     }
   })
   const { quietMs, busyMs } = own
@@ -170,18 +160,30 @@ function rowsOf(own: Own, peer: Asked | undefined): Row[] {
   return [
     ...lists,
     {
-      ...{ subject: 'memory, idle', unit: 'MiB', ours: own.idleMiB, peer: name, theirs: peer?.idleMiB },
-      ...{ loopLagMs: undefined, note: 'ours stores results and schedules, too' },
+      ...{
+        subject: 'memory of server and API, idle',
+        unit: 'MiB',
+        ours: own.idleMiB,
+        peer: name,
+        theirs: peer?.idleMiB,
+      },
+      ...{ loopLagMs: undefined, note: 'the peer is the API alone' },
     },
     {
-      ...{ subject: 'memory, highest', unit: 'MiB', ours: own.peakMiB, peer: name, theirs: peer?.peakMiB },
+      ...{
+        subject: 'memory of server and API, highest',
+        unit: 'MiB',
+        ours: own.peakMiB,
+        peer: name,
+        theirs: peer?.peakMiB,
+      },
       loopLagMs: undefined,
     },
     {
       ...{ subject: 'a result reaches its handler while lists are read (p99)', unit: 'ms' },
       ...{ ours: quantile(busyMs, 0.99), peer: 'the same without requests', theirs: quantile(quietMs, 0.99) },
       ...{ loopLagMs: own.loopLagMs, target: 'not stalled' },
-      note: `${perSecond} results/s through RabbitMQ, none lost or late; with requests ${spread(busyMs)}; without ${spread(quietMs)}`,
+      note: `${flowPerSecond} results/s through RabbitMQ; with requests ${spread(busyMs)}; without ${spread(quietMs)}`,
     },
   ]
 }
@@ -190,95 +192,4 @@ function described({ tookMs, bytes, cpuMs }: Answers, path: string): string {
   const took = tookMs[path] ?? []
   const worst = `worst of ${took.length} ${quantile(took, 1).toFixed(0)} ms`
   return `${((bytes[path] ?? 0) / 1e6).toFixed(1)} MB, ${worst}, ${cpuMs[path]?.toFixed(0)} ms CPU`
-}
-
-const perSecond = (resultsPerTick * 1000) / tickMs
-
-/** Results published at a steady rate; of some it is known when their handler got them. */
-class Flow {
-  readonly handlers: object
-  readonly #transport: RabbitmqTransport
-  readonly #socket: Socket
-  /** When each timed result was published, by its number. */
-  readonly #published = new Map<number, number>()
-  #tookMs: number[] = []
-  #number = 0
-
-  static async open(url: string): Promise<Flow> {
-    const silent = () => {}
-    const log = { debug: silent, info: silent, warn: silent, error: silent }
-    const transport = new RabbitmqTransport(url, { log, maxUnconfirmed: 100_000 })
-    const socket = createSocket('udp4')
-    socket.bind(0, '127.0.0.1')
-    await Promise.all([transport.connect(), once(socket, 'listening')])
-    return new Flow(transport, socket)
-  }
-
-  private constructor(transport: RabbitmqTransport, socket: Socket) {
-    this.#transport = transport
-    this.#socket = socket
-    const { port } = socket.address() as AddressInfo
-    this.handlers = { timed: { type: 'udp', socket: { host: '127.0.0.1', port } } }
-    socket.on('message', message => this.#handled(JSON.parse(message.toString()).check.output))
-  }
-
-  async consumers(): Promise<number> {
-    return (await this.#transport.stats('results')).consumers
-  }
-
-  /** Lets results flow for that time, and for as long as `work` takes; resolves with what the timed ones took, when all have arrived. */
-  async during(milliseconds: number, work: () => unknown): Promise<number[]> {
-    this.#tookMs = []
-    const timer = setInterval(() => this.#tick(), tickMs)
-    const endMs = performance.now() + milliseconds
-    try {
-      await work()
-      await until(milliseconds + 1000, () => performance.now() >= endMs)
-    } finally {
-      clearInterval(timer)
-    }
-    await until(answerTimeoutMs, async () => this.#published.size === 0)
-    return this.#tookMs
-  }
-
-  async close(): Promise<void> {
-    this.#socket.close()
-    await this.#transport.close()
-  }
-
-  #tick(): void {
-    const nowSeconds = Math.floor(Date.now() / 1000)
-    for (let at = 1; at < resultsPerTick; at++) {
-      const client = clientName(Math.floor(Math.random() * size.clients))
-      const check = checkOf(Math.floor(Math.random() * size.checks), 0, nowSeconds)
-      this.#publish({ client, check })
-    }
-    const number = ++this.#number
-    const timed = {
-      ...{ name: 'timed', type: 'metric', handlers: ['timed'] },
-      ...{ status: 0, output: String(number) },
-    }
-    this.#published.set(number, performance.now())
-    this.#publish({ client: clientName(0), check: { ...timed, issued: nowSeconds, executed: nowSeconds } })
-  }
-
-  #publish(result: object): void {
-    void this.#transport.publish('direct', 'results', Buffer.from(JSON.stringify(result)))
-  }
-
-  #handled(output: string): void {
-    const startedMs = this.#published.get(Number(output))
-    if (startedMs === undefined) return
-    this.#published.delete(Number(output))
-    this.#tookMs.push(performance.now() - startedMs)
-  }
-}
-
-/** Asks until it is so. Rejects when it takes longer. */
-async function until(timeoutMs: number, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + timeoutMs
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`waited ${timeoutMs / 1000} s in vain`)
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
 }

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Host } from '../libvirt/host.js'
 import type { Guest } from '../scripts/services/guest.js'
 import type { LibvirtdAccess } from '../scripts/services/libvirtd.js'
-import { makeTemporaryDirectory, run } from '../scripts/services/process.js'
+import { makeTemporaryDirectory, run, waitUntil } from '../scripts/services/process.js'
 import { startRabbitmq } from '../scripts/services/rabbitmq.js'
 import { startRedis } from '../scripts/services/redis.js'
 import { median, quantile, type Row, watchLoop } from './measure.js'
@@ -122,8 +122,7 @@ function serverSettings(rabbitmq: string, redis: { host: string; port: number },
 class Words {
   readonly path: string
   readonly #socket: Socket
-  #arrived: { word: string; atMs: number }[] = []
-  #onWord: () => void = () => {}
+  readonly #arrived: { word: string; atMs: number }[] = []
 
   static async open(path: string): Promise<Words> {
     await run('mkfifo', [path])
@@ -138,29 +137,14 @@ class Words {
     this.#socket.on('data', data => {
       const atMs = performance.now()
       for (const word of data.toString().trim().split('\n')) this.#arrived.push({ word, atMs })
-      this.#onWord()
     })
   }
 
-  /** Resolves with the arrival of the word, which is to be the next one, by the monotonic clock. */
+  /** Resolves with when the word arrived, which is to be the next one, by the monotonic clock. */
   async next(word: string): Promise<number> {
-    let timer: NodeJS.Timeout | undefined
-    const deadline = new Promise<never>((_resolve, reject) => {
-      const late = () => reject(new Error(`no handler has said "${word}" within ${wordTimeoutMs / 1000} s`))
-      timer = setTimeout(late, wordTimeoutMs)
-    })
-    while (this.#arrived.length === 0) {
-      await Promise.race([
-        new Promise<void>(resolve => {
-          this.#onWord = resolve
-        }),
-        deadline,
-      ])
-    }
-    clearTimeout(timer)
-    const [first] = this.#arrived.splice(0, 1)
-    if (first?.word !== word) throw new Error(`a handler said "${first?.word}", expected "${word}"`)
-    return first.atMs
+    const next = await waitUntil(`a handler says "${word}"`, () => this.#arrived.shift(), { timeoutMs: wordTimeoutMs })
+    if (next.word !== word) throw new Error(`a handler said "${next.word}", not "${word}"`)
+    return next.atMs
   }
 
   close(): void {

@@ -1,7 +1,6 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
-import { type ManagedProcess, makeTemporaryDirectory, startProcess } from '../scripts/services/process.js'
+import { type ManagedProcess, makeTemporaryDirectory, startProcess, waitUntil } from '../scripts/services/process.js'
 import type { Rabbitmq } from '../scripts/services/rabbitmq.js'
 
 const clockTicksPerSecond = 100
@@ -60,14 +59,9 @@ export class Service {
 
   /** Resolves when the text is in its log. Rejects when that takes too long. */
   async untilLogged(text: string): Promise<void> {
-    const file = join(this.#directory, logName)
-    const deadline = performance.now() + logTimeoutMs
-    while (!existsSync(file) || !readFileSync(file, 'utf8').includes(text)) {
-      if (performance.now() > deadline) {
-        throw new Error(`${this.#process.name} has not logged "${text}" within ${logTimeoutMs / 1000} s`)
-      }
-      await pause(20)
-    }
+    const logged = () => readFileSync(join(this.#directory, logName), 'utf8').includes(text) || undefined
+    const what = `${this.#process.name} has logged "${text}"`
+    await waitUntil(what, logged, { timeoutMs: logTimeoutMs, intervalMs: 20, process: this.#process })
   }
 
   /** CPU time so far, that of its launcher included, that of the commands not; ms. */
