@@ -40,14 +40,16 @@ export async function listItems<T>(
   for await (const counts of readAhead(slicesOf(names), slice => reader.count(slice))) {
     for (const count of counts) {
       const name = names[at++]
-      if (name !== undefined && total + count > page.offset && total < page.offset + page.limit) {
-        if (wanted.length === 0) skipped = page.offset - total
+      const begin = Math.max(total, page.offset)
+      const end = Math.min(total + count, page.offset + page.limit)
+      if (name !== undefined && begin < end) {
+        if (wanted.length === 0) skipped = begin - total
         wanted.push(name)
       }
       total += count
     }
   }
-  return { total, slices: cut(readAhead(slicesOf(wanted), read), Math.max(0, skipped), page.limit) }
+  return { total, slices: cut(readAhead(slicesOf(wanted), read), skipped, page.limit) }
 }
 
 /** A part of names that are known. */

@@ -1,9 +1,8 @@
 import type { Redis } from 'ioredis'
-import { parseJson } from '../sensu/json.js'
-import { isObject } from '../sensu/json-value.js'
 import type { JsonObject } from '../sensu/types.js'
 import { type checkMember, clientSignatureKey, eventsKey, resultKey, ttlKey } from './keys.js'
 import { readClients } from './registry-reader.js'
+import { parsedObject } from './stored-text.js'
 
 /** A registered client with the signature that stands in Redis; null when there is no such key. */
 export interface RegisteredClient {
@@ -80,14 +79,4 @@ async function* slices<T>(items: Iterable<T> | AsyncIterable<T>): AsyncGenerator
 function splitMember(member: ReturnType<typeof checkMember>): [client: string, check: string] {
   const colon = member.indexOf(':')
   return colon < 0 ? [member, ''] : [member.slice(0, colon), member.slice(colon + 1)]
-}
-
-function parsedObject(text: string | null): JsonObject | undefined {
-  if (text === null) return undefined
-  try {
-    const value = parseJson(text)
-    return isObject(value) ? value : undefined
-  } catch {
-    return undefined
-  }
 }

@@ -1,8 +1,7 @@
 import type { Redis } from 'ioredis'
-import { parseJson } from '../sensu/json.js'
-import { isObject } from '../sensu/json-value.js'
 import type { JsonObject } from '../sensu/types.js'
 import { clientKey, clientsKey, eventsKey, resultKey, resultsKey } from './keys.js'
+import { parsedObject } from './stored-text.js'
 
 /** One stored result with the client whose it is. */
 export interface StoredCheckResult {
@@ -17,7 +16,7 @@ const sliceSize = 100
 export async function* readClients(redis: Redis): AsyncGenerator<JsonObject> {
   for await (const names of clientSlices(redis)) {
     const texts = await redis.mget(names.map(clientKey))
-    yield* texts.flatMap(parsedObject)
+    yield* objects(texts)
   }
 }
 
@@ -29,7 +28,7 @@ export async function* readResults(redis: Redis): AsyncGenerator<StoredCheckResu
       names.map((name, index) => readResultTexts(redis, name, checkNames[index] ?? [])),
     )
     for (const [index, client] of names.entries()) {
-      yield* (checkTexts[index] ?? []).flatMap(parsedObject).map(check => ({ client, check }))
+      yield* objects(checkTexts[index] ?? []).map(check => ({ client, check }))
     }
   }
 }
@@ -42,13 +41,13 @@ async function readResultTexts(redis: Redis, client: string, checks: string[]): 
 export async function* readEvents(redis: Redis): AsyncGenerator<JsonObject> {
   for await (const names of clientSlices(redis)) {
     const events = await Promise.all(names.map(name => redis.hvals(eventsKey(name))))
-    yield* events.flat().flatMap(parsedObject)
+    yield* objects(events.flat())
   }
 }
 
 /** All current events of one client. */
 export async function readClientEvents(redis: Redis, client: string): Promise<JsonObject[]> {
-  return (await redis.hvals(eventsKey(client))).flatMap(parsedObject)
+  return objects(await redis.hvals(eventsKey(client)))
 }
 
 /** In the order in which Sensu sees them, which is stable while nothing is added or removed. */
@@ -57,12 +56,6 @@ async function* clientSlices(redis: Redis): AsyncGenerator<string[]> {
   for (let at = 0; at < names.length; at += sliceSize) yield names.slice(at, at + sliceSize)
 }
 
-function parsedObject(text: string | null): JsonObject[] {
-  if (text === null) return []
-  try {
-    const value = parseJson(text)
-    return isObject(value) ? [value] : []
-  } catch {
-    return []
-  }
+function objects(texts: (string | null)[]): JsonObject[] {
+  return texts.map(parsedObject).filter(object => object !== undefined)
 }

@@ -25,8 +25,9 @@ const IDLE_TIMEOUT_MS = 60_000
 const MAXIMUM_HEADER_BYTES = 16 * 1024
 /** How often the first two are looked at. */
 const TIMEOUT_CHECK_MS = 1000
-/** As long as an answer may take at the end of the server. */
+/** As long as an answer, and what goes on in the background, may take at the end of the server. */
 const CLOSING_MS = 5000
+const BACKGROUND_MS = 10_000
 
 /** Bounds of what clients can make the API hold. */
 export interface ApiLimits {
@@ -89,7 +90,7 @@ export class Api implements Listener {
     this.#server.closeAllConnections()
     await closed
     clearTimeout(late)
-    await this.#parts.background.idle()
+    await this.#parts.background.idle(BACKGROUND_MS)
   }
 
   #createServer(): Server {

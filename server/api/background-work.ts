@@ -29,8 +29,10 @@ export class BackgroundWork {
     this.#underWay.add(done)
   }
 
-  /** Resolves when nothing goes on any more. */
-  async idle(): Promise<void> {
-    while (this.#underWay.size > 0) await Promise.all(this.#underWay)
+  /** Resolves when nothing goes on any more, or the time is over: what waits for a broker that does not answer ends with its connection. */
+  async idle(patienceMs: number): Promise<void> {
+    const late = AbortSignal.timeout(patienceMs)
+    const expired = new Promise<void>(resolve => late.addEventListener('abort', () => resolve()))
+    while (this.#underWay.size > 0 && !late.aborted) await Promise.race([Promise.all(this.#underWay), expired])
   }
 }

@@ -11,6 +11,9 @@ import type { Route } from './router.js'
 /** Longest name of an exchange, bytes (AMQP 0-9-1). */
 const MAXIMUM_PIPE_BYTES = 255
 
+/** Proxy requests that wait for the broker's confirmation at the same time. */
+const PUBLISHED_AT_ONCE = 100
+
 export const checkRoutes: readonly Route[] = [
   { paths: ['/checks'], GET: getChecks },
   { paths: ['/checks/:check'], GET: getCheck, DELETE: deleteCheck },
@@ -56,8 +59,10 @@ function postRequest(parts: ApiParts, request: ApiRequest): Answer {
 }
 
 async function publish({ requests }: ApiParts, check: CheckDefinition): Promise<void> {
-  if (!isObject(check.proxy_requests)) return requests.publish(check)
-  for (const request of await requests.proxyRequests(check)) await requests.publish(request)
+  const all = isObject(check.proxy_requests) ? await requests.proxyRequests(check) : [check]
+  for (let at = 0; at < all.length; at += PUBLISHED_AT_ONCE) {
+    await Promise.all(all.slice(at, at + PUBLISHED_AT_ONCE).map(request => requests.publish(request)))
+  }
 }
 
 /** Names of pipes; undefined when one cannot be used. */

@@ -82,16 +82,18 @@ async function queueProblems(parts: ApiParts, values: ReadonlyMap<string, string
   const messages = wholeNumber(values.get('messages'))
   if (consumers === undefined && messages === undefined) return []
   const { keepalives, results } = await queues(parts)
-  const named: [string, QueueStats | Unknown][] = [
+  // it broke off, or does not answer: nothing can be said of the queues
+  if (keepalives.messages === null || results.messages === null) return ['not connected to transport']
+  const named = [
     ['keepalive', keepalives],
     ['result', results],
-  ]
+  ] as const
   return [
     ...named
-      .filter(([, queue]) => consumers !== undefined && (queue.consumers ?? 0) < consumers)
+      .filter(([, queue]) => consumers !== undefined && queue.consumers < consumers)
       .map(([name, queue]) => `${name} consumers (${queue.consumers}) less than min_consumers (${consumers})`),
     ...named
-      .filter(([, queue]) => messages !== undefined && (queue.messages ?? 0) > messages)
+      .filter(([, queue]) => messages !== undefined && queue.messages > messages)
       .map(([name, queue]) => `${name} messages (${queue.messages}) greater than max_messages (${messages})`),
   ]
 }

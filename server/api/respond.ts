@@ -1,6 +1,6 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { pipeline } from 'node:stream/promises'
+import { finished, pipeline } from 'node:stream/promises'
 import type { Answer } from './answer.js'
 import type { ApiRequest } from './request.js'
 
@@ -8,7 +8,7 @@ import type { ApiRequest } from './request.js'
 const WHOLE_CHARACTERS = 256 * 1024
 
 /** Headers as Sensu 1.9 sends them: sorted, and all but the connection's own known. */
-type Headers = [name: string, value: string][]
+type HeaderLines = [name: string, value: string][]
 
 /** The connection ended before the answer did. */
 export class ClientGone extends Error {
@@ -23,7 +23,7 @@ export async function respond(
   response: ServerResponse,
   request: ApiRequest,
   answer: Answer,
-  cors: Headers,
+  cors: HeaderLines,
 ): Promise<number> {
   const { whole, rest } = request.method === 'HEAD' ? { whole: '' } : await beginning(answer.body)
   const length = rest ? undefined : Buffer.byteLength(whole)
@@ -31,6 +31,9 @@ export async function respond(
   response.writeHead(answer.status, headersOf(request, answer, cors, length).flat())
   if (rest) return sendPieces(response, continued(whole, rest))
   response.end(whole)
+  await finished(response).catch(error => {
+    throw new ClientGone(String(error))
+  })
   return length ?? 0
 }
 
@@ -58,14 +61,14 @@ async function sendPieces(response: ServerResponse, pieces: AsyncIterable<string
 }
 
 /** Sends an answer that has a short body, or none, to somebody whose request Node's parser does not understand. */
-export function respondRaw(socket: Socket, request: ApiRequest, answer: Answer, cors: Headers): void {
+export function respondRaw(socket: Socket, request: ApiRequest, answer: Answer, cors: HeaderLines): void {
   const body = request.method === 'HEAD' || typeof answer.body !== 'string' ? '' : answer.body
   const headers = headersOf(request, answer, cors, Buffer.byteLength(body)).map(([name, value]) => `${name}: ${value}`)
   socket.end([`HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status]}`, ...headers, '', body].join('\r\n'))
 }
 
-function headersOf({ id }: ApiRequest, answer: Answer, cors: Headers, length: number | undefined): Headers {
-  const headers: Headers = [
+function headersOf({ id }: ApiRequest, answer: Answer, cors: HeaderLines, length: number | undefined): HeaderLines {
+  const headers: HeaderLines = [
     ...cors,
     ...Object.entries(answer.headers ?? {}),
     ['Connection', 'close'],

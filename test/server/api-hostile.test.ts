@@ -10,7 +10,7 @@ const site = await Site.open(t)
 const server = await site.serve(
   site.settings({
     api: { bind: '127.0.0.1', port: 0, user: 'admin', password: 'p:w' },
-    sensu_kvm: { server: { api: { max_body_bytes: 4096, max_connections: 20 } } },
+    sensu_kvm: { server: { api: { max_body_bytes: 4096, max_connections: 20, max_requests: 2 } } },
   }),
   [],
 )
@@ -143,7 +143,9 @@ t.test('of several requests on a connection only the first is done', async t => 
 })
 
 t.test('who sends slowly, or nothing, is dropped; meanwhile the others are answered', async t => {
-  const slow = await Promise.all(['', 'GET /clients HT', `POST /stashes HTTP/1.1\r\n${credentials}`].map(open))
+  const slow = await Promise.all(
+    ['', 'GET /clients HT', `POST /stashes HTTP/1.1\r\n${credentials}`].map(text => open(text)),
+  )
   t.equal(await status('GET', '/clients'), '200 OK')
   const began = performance.now()
   await Promise.all(slow.map(closed))
@@ -158,6 +160,20 @@ t.test('connections are bounded', async t => {
   t.equal(more.bytesRead, 0, 'one too many is closed without an answer')
   for (const socket of idle) socket.destroy()
   await until('a place', async () => (await exchange(port, 'GET /x HTTP/1.1\r\n\r\n').catch(() => '')) !== '')
+})
+
+t.test('requests that are answered at the same time are bounded', async t => {
+  const seeding = site.redis.pipeline()
+  const result = stringifyJson({ name: 'k', output: 'o'.repeat(2000) })
+  for (let at = 0; at < 10_000; at++) {
+    seeding.sadd('clients', `host-${at}`).sadd(`result:host-${at}`, 'k').set(`result:host-${at}:k`, result)
+  }
+  await seeding.exec()
+  const held = await Promise.all([1, 2].map(() => open(`GET /results HTTP/1.1\r\n${credentials}\r\n`, true)))
+  await Promise.all(held.map(socket => once(socket, 'readable')))
+  t.equal(await status('GET', '/clients'), '503 Service Unavailable')
+  for (const socket of held) socket.destroy()
+  await until('a place', async () => (await status('GET', '/clients/x')) === '404 Not Found')
 })
 
 t.test('log lines of requests are bounded, and hide secrets', async t => {
@@ -176,7 +192,7 @@ t.test('log lines of requests are bounded, and hide secrets', async t => {
 })
 
 t.test('the server ends although clients hang on', async t => {
-  await Promise.all(['', 'GET /clients HT'].map(open))
+  await Promise.all(['', 'GET /clients HT'].map(text => open(text)))
   t.strictSame(await server.stop(), { status: 0, signal: null })
 })
 
@@ -186,10 +202,10 @@ function closed(socket: Socket): Promise<void> {
 }
 
 /** A connection over which something is sent, and that is left so. */
-async function open(text: string): Promise<Socket> {
+async function open(text: string, unread = false): Promise<Socket> {
   const socket = connect(port, '127.0.0.1')
   socket.on('error', () => {})
-  socket.resume()
+  if (!unread) socket.resume()
   await once(socket, 'connect')
   socket.write(text)
   return socket

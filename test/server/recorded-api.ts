@@ -94,6 +94,19 @@ export async function forgetAll(redis: Redis): Promise<void> {
   if (keys.length > 0) await redis.del(...keys)
 }
 
+/** Compares dumps of Redis: keys, types, values, and how long they live still, to a few seconds. */
+export async function sameKeys(t: Test, redis: Redis, pattern: string, recorded: JsonObject): Promise<void> {
+  const found = await dumpKeys(redis, pattern)
+  t.strictSame(Object.keys(found), Object.keys(recorded).sort())
+  for (const [key, entry] of entriesOf(recorded)) {
+    const value = at(entry, 'type') === 'set' ? list(at(entry, 'value')).map(String).sort() : at(entry, 'value')
+    const wanted = { type: at(entry, 'type'), value }
+    const { ttl, ...rest } = object(found[key])
+    t.equal(stringifyJson(withoutTimes(rest)), stringifyJson(withoutTimes(wanted)), key)
+    t.ok(Math.abs((toNumber(ttl) ?? 0) - (toNumber(at(entry, 'ttl')) ?? 0)) < 10, `${key} lives as long`)
+  }
+}
+
 function recordedBody(name: string): JsonObject {
   return object(parseJson(String(at(fixture(name), 'observed', 'body'))))
 }
@@ -136,6 +149,12 @@ export function withoutTimes(value: Json, key = ''): Json {
   if (/^\d{10}$/.test(value)) return isTime(Number(value)) ? 'TIME' : value
   if (/^[[{]"/.test(value)) return stringifyJson(withoutTimes(parseJson(value)))
   return value.replace(uuid, 'UUID')
+}
+
+/** The same for the text of an object. */
+export function withTimesHidden(text: Json | undefined): string {
+  const value = parseJson(String(text))
+  return isObject(value) ? stringifyJson(withoutTimes(value)) : ''
 }
 
 function inOrder(value: Json, unordered: Unordered): Json {

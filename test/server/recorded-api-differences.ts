@@ -1,0 +1,44 @@
+import { parseJson, stringifyJson } from '../../sensu/json.js'
+import type { JsonObject } from '../../sensu/types.js'
+import { at, fixture, list, object } from '../pipeline/rig.js'
+
+/** What is different on purpose from the recorded API: why, and what the answer is instead where the case is one request. */
+export const deliberate: { [name: string]: { why: string; answer?(recorded: JsonObject): JsonObject } } = {
+  'api-auth-malformed': {
+    why: 'credentials that are none are not a fault of the server (quirk 16)',
+    answer: () => object(fixture('api-auth-none')['observed']),
+  },
+  'api-cors-false': {
+    why: '`cors: false` switches CORS off (quirk 11)',
+    answer: withoutCors,
+  },
+  'api-rt-info': {
+    why: '`cors: false` switches CORS off (quirk 11)',
+    answer: withoutCors,
+  },
+  'api-clients-filter-urlenc': {
+    why: 'values of a query are percent-decoded (quirk 7)',
+    answer: recorded => {
+      const clients = list(parseJson(String(at(fixture('api-clients'), 'observed', 'body'))))
+      return { ...recorded, body: stringifyJson(clients.filter(client => at(client, 'address') === '127.0.0.1')) }
+    },
+  },
+  'api-post-clients-keepalive-ok': {
+    why: 'a client with a keepalive object is validated, not a fault of the server (quirk 5)',
+    answer: () => ({ ...object(fixture('api-post-clients-full')['observed']), body: '{"name":"pc5"}' }),
+  },
+  'api-silenced-redis': {
+    why: 'null is as good as nothing: `{"subscription": null, "check": "x"}` silences the check everywhere, not nothing',
+  },
+  'api-silenced-subscription-regex-quirk': { why: 'a subscription is a whole name, not a pattern (quirk 8)' },
+  'redis-outage': { why: 'the consumers stay, so that the broker keeps what arrives (quirk 19)' },
+  'rabbitmq-queues-without-server': { why: 'queues that vanished are empty, the API does not hang (quirk 19)' },
+  'api-silenced-id-suffix': {
+    why: 'an id is a whole id (quirk 8)',
+    answer: () => object(fixture('api-silenced-id-404')['observed']),
+  },
+}
+
+function withoutCors(recorded: JsonObject): JsonObject {
+  return { ...recorded, headers: list(recorded['headers']).filter(header => !/^Access/.test(String(header))) }
+}
