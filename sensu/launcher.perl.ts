@@ -1,3 +1,6 @@
+/** What LD_BIND_NOW says for the launcher, not for its commands: a symbol that is bound at the start is not bound anew after each fork. */
+export const bindNow = 'sensu-kvm-launcher'
+
 /**
  * The launcher's program, for `perl -e` with nothing but perl-base, which Debian calls essential.
  *
@@ -18,14 +21,17 @@
  */
 export const launcherProgram = `
 use strict;
+delete $ENV{LD_BIND_NOW} if ($ENV{LD_BIND_NOW} // '') eq '${bindNow}';
 $0 = 'sensu-kvm-launcher';
 open my $control, '+<&=', 3 or exit 1;
 pipe my $failed, my $failing or exit 1;
 binmode $_ for $control, $failed, $failing;
-$SIG{$_} = sub { } for qw(CHLD TERM INT HUP);
+my $ended = 0;
+$SIG{CHLD} = sub { $ended = 1 };
+$SIG{$_} = sub { } for qw(TERM INT HUP);
 
 my ($in, $out, $watched) = ('', '', '');
-my (%command_of_pid, %reader_of_command);
+my (%command_of_pid, %reader_of_command, %errno_of_pid);
 my $wait_without_blocking = 1;
 my $interrupted = 4;
 
@@ -92,6 +98,7 @@ sub obey {
 }
 
 sub reap {
+  $ended = 0;
   while ((my $pid = waitpid -1, $wait_without_blocking) > 0) {
     my $status = $?;
     my $command = delete $command_of_pid{$pid};
@@ -101,7 +108,6 @@ sub reap {
   }
 }
 
-my %errno_of_pid;
 sub why_not_started {
   my ($pid) = @_;
   vec(my $readable = '', fileno $failed, 1) = 1;
@@ -117,14 +123,14 @@ vec($watched, fileno $control, 1) = 1;
 tell_agent('H', 0, 1);
 while (1) {
   send_all();
-  # A signal that comes just before select does not end it.
-  my $ready = select my $readable = $watched, undef, undef, %command_of_pid ? 0.1 : undef;
+  # The time is for a signal that comes just before select, and so does not end it.
+  my $ready = select my $readable = $watched, undef, undef, $ended ? 0 : %command_of_pid ? 0.1 : undef;
   if ($ready > 0) {
     for my $command (keys %reader_of_command) {
       relay($command) if vec $readable, fileno $reader_of_command{$command}, 1;
     }
     obey() if vec $readable, fileno $control, 1;
   }
-  reap();
+  reap() if $ended || $ready == 0;
 }
 `

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
-import { launcherProgram } from './launcher.perl.js'
+import { bindNow, launcherProgram } from './launcher.perl.js'
 import type { Logger } from './log.js'
 import { CommandOutput, type RunningCommand, signalGroup } from './running-command.js'
 
@@ -54,7 +54,8 @@ export class Launcher {
     try {
       // What it says about itself (a locale that is missing, say) is nobody's business; commands inherit the input alone.
       const stdio: ('inherit' | 'ignore' | 'pipe')[] = ['inherit', 'ignore', 'ignore', 'pipe']
-      const child = spawn(perl, ['-e', launcherProgram], { stdio, env, detached: true })
+      // Not detached: Linux gives each session its share of a busy machine, and a command is worked on by both in turn.
+      const child = spawn(perl, ['-e', launcherProgram], { stdio, env: { LD_BIND_NOW: bindNow, ...env } })
       child.once('error', error => this.#lose(error.message))
       child.once('exit', (code, signal) => this.#lose(`it ended with ${signal ?? code}`))
       this.#process = child
