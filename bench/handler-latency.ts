@@ -80,7 +80,7 @@ function rowsOf([first, ...kills]: readonly Kill[], loopLagMs: number): Row[] {
   const libvirt = kills.map(({ libvirtMs }) => libvirtMs)
   const own = kills.map(({ ownMs }) => ownMs)
   const spread = (samples: readonly number[]) =>
-    `p50 ${median(samples).toFixed(0)}, p99 ${quantile(samples, 0.99).toFixed(0)}, worst ${quantile(samples, 1).toFixed(0)} ms`
+    `p50 ${median(samples).toFixed(0)}, p90 ${quantile(samples, 0.9).toFixed(0)}, p99 ${quantile(samples, 0.99).toFixed(0)}, worst ${quantile(samples, 1).toFixed(0)} ms`
   const subject = 'QEMU killed, until its handler starts'
   const peer = `waiting for a ${usualIntervalSeconds} s interval`
   const intervalMs = usualIntervalSeconds * 1000
