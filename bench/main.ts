@@ -5,11 +5,13 @@ import { type Guest, startGuest } from '../scripts/services/guest.js'
 import { buildGuestImage } from '../scripts/services/guest-image.js'
 import { type Libvirtd, startLibvirtd } from '../scripts/services/libvirtd.js'
 import { cacheDirectory } from '../scripts/services/process.js'
+import { benchApi } from './api.js'
 import { benchBulkStatistics } from './bulk-statistics.js'
 import { benchCatalogue } from './catalogue.js'
 import { benchCheckStart } from './check-start.js'
 import { benchDomainState } from './domain-state.js'
 import { benchEventLatency } from './event-latency.js'
+import { benchHandlerLatency } from './handler-latency.js'
 import { benchInProcessChecks } from './in-process-checks.js'
 import type { Row } from './measure.js'
 import { benchServerResults } from './server-results.js'
@@ -34,7 +36,8 @@ const withGuest: Readonly<Record<string, (guests: Guests) => Promise<Row[]>>> = 
   catalogue: ({ libvirtd, guest }) => benchCatalogue(root, libvirtd.uri, guest),
   'check-start': ({ uri, guest }) => benchCheckStart(root, uri, guest),
   'in-process-checks': ({ uri, guest }) => benchInProcessChecks(root, uri, guest),
-  // last: it kills the guest
+  // last: they kill the guest
+  'handler-latency': ({ libvirtd, realGuest }) => benchHandlerLatency(root, libvirtd, realGuest),
   'event-latency': ({ libvirtd, realGuest }) => benchEventLatency(root, libvirtd, realGuest),
 }
 
@@ -43,6 +46,7 @@ const withoutGuest: Readonly<Record<string, (checks: number) => Promise<Row[]>>>
   store: () => benchStoredResults(),
   'spawned-checks': checks => benchSpawnedChecks(root, checks),
   'server-results': () => benchServerResults(root),
+  api: () => benchApi(root),
 }
 
 const names = [...Object.keys(withGuest), ...Object.keys(withoutGuest)]
@@ -55,7 +59,7 @@ Compares sensu-kvm with what a user would run instead, in one run on this machin
   --checks COUNT  so many checks in spawned-checks, default 20000
 
 With PEER_SENSU_CLIENT set to a command that starts a real sensu-client, spawned-checks measures that, too; with PEER_SENSU_SERVER and a
-sensu-server, server-results does. It is given -d DIR -l FILE -L LEVEL, must become the program (exec), and ends on TERM.
+sensu-server, server-results does; with PEER_SENSU_API and a sensu-api, api does. It is given -d DIR -l FILE -L LEVEL, must become the program (exec), and ends on TERM.
 `
 
 /** The command line is wrong: told in one line, exit status 2. */

@@ -120,12 +120,14 @@ export class Host extends Calls implements AsyncDisposable {
 
   /**
    * Statistics of all guests in one call, never waiting for a guest whose QEMU is busy or stuck: such guests are named
-   * in `notAnswering` and carry `monitor`. Rejects only when the daemon as a whole does not answer.
+   * in `notAnswering` and carry `monitor`. Rejects only when the daemon as a whole does not answer. States alone, for which libvirt asks no QEMU,
+   * do not wait for other statistics that are being read.
    */
   domainStats(options: DomainStatsOptions = {}): Promise<DomainStatsSample> {
+    const onlyStates = options.groups?.length === 1 && options.groups[0] === 'state'
     return sampleDomainStats(
       {
-        bulk: call => this.#connection('bulk', 'read').call(call),
+        bulk: call => this.#connection(onlyStates ? 'state' : 'bulk', 'read').call(call),
         decode: reader => this.#decoder.decode(reader, options.raw),
         activeDomains: callOptions => this.domains({ active: true }, callOptions),
         controlInfo: (domain, callOptions) => this.domainControlInfo(domain, callOptions),

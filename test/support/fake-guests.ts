@@ -108,7 +108,8 @@ export async function fakeGuests(t: Test, guests: FakeGuest[], options: HostOpti
   return { daemon, host, asked }
 }
 
-function writeGuest(writer: XdrWriter, { name, uuid, id, state = [1, 1], params = {} }: FakeGuest): void {
+/** Writes a guest's entry of bulk statistics. */
+export function writeGuest(writer: XdrWriter, { name, uuid, id, state = [1, 1], params = {} }: FakeGuest): void {
   const [code, reason] = state
   const entries = Object.entries(params)
   writer
