@@ -203,14 +203,19 @@ t.test('handlers get the event over sockets and pipes of the transport', async t
   const address = receiver.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
   const fanned = await site.listen('fanout', 'evfan')
+  const metrics = await site.listen('topic', 'metrics', { durable: true })
+  const events = await site.listen('direct', 'events', { durable: true })
   const handlers = {
     htcp: { type: 'tcp', socket: { host: '127.0.0.1', port } },
     htrans: { type: 'transport', pipe: { type: 'fanout', name: 'evfan' } },
+    hpassive: { type: 'transport', pipe: { type: 'topic', name: 'metrics', options: { passive: 'true' } } },
+    hdurable: { type: 'transport', pipe: { type: 'direct', name: 'events', options: { durable: true } } },
   }
   const server = await site.serve(site.settings({ handlers }))
-  await site.publish('results', result({ name: 'types', handlers: ['htcp', 'htrans'] }))
-  await until('both', () => received.length === 1 && fanned.length === 1)
+  await site.publish('results', result({ name: 'types', handlers: Object.keys(handlers) }))
+  await until('all', () => [received, fanned, metrics, events].every(found => found.length === 1))
   t.equal(received[0], fanned[0])
+  t.strictSame([metrics, events], [received, received], "exchanges that are somebody else's")
   t.equal(await site.redis.hget('events:c1', 'types'), received[0], 'what handlers get is what Redis holds')
   await server.stop()
 })
