@@ -109,6 +109,18 @@ t.test(
   },
 )
 
+t.test(
+  'recorded case check-request-splay-phase: the moment of each check, which all servers compute alike',
+  async t => {
+    for (const [key, { interval, md5_le64_mod_interval_ms: phase, observed_ms_mod_interval: seen }] of Object.entries(
+      object(fixture('check-request-splay-phase')['observed']),
+    ).map(([key, entry]) => [key, object(entry)] as const)) {
+      t.equal(splayDelayMs(key.split('|')[1] ?? '', Number(interval), 0), phase, key)
+      for (const moment of list(seen ?? null)) t.ok(Number(moment) >= Number(phase), `${key} at ${moment}`)
+    }
+  },
+)
+
 t.test('splayed proxy requests are spread over the covered part of the interval', async t => {
   const proxy_requests = { client_attributes: { device: "eval: value == 'switch'" }, splay: true, splay_coverage: 60 }
   const { transport, scheduler } = rig({
