@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import { fromEntries } from '../../sensu/json-value.js'
@@ -108,6 +108,26 @@ t.test(
     t.equal(transport.published.length, count, 'nothing after the end')
   },
 )
+
+t.test('requests for thousands of clients do not wait for the broker all at once, and none is left out', async t => {
+  const { transport, requests } = rig()
+  const publish = transport.publish.bind(transport)
+  let [waiting, most] = [0, 0]
+  transport.publish = async (...message) => {
+    waiting += 1
+    most = Math.max(most, waiting)
+    await nextTurn()
+    waiting -= 1
+    await publish(...message)
+  }
+  const checks = Array.from({ length: 2500 }, (_, at) => ({ name: 'ping', source: `sw${at}`, subscribers: ['poller'] }))
+  await requests.publishAll(checks)
+  t.strictSame(
+    transport.published.map(({ message }) => object(parseJson(message))['source']),
+    checks.map(({ source }) => source),
+  )
+  t.ok(most <= 100, `${most} at a time`)
+})
 
 t.test(
   'recorded case check-request-splay-phase: the moment of each check, which all servers compute alike',
