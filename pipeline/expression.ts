@@ -1,5 +1,6 @@
 import { Float, float } from '../sensu/json-value.js'
 import type { Json } from '../sensu/types.js'
+import { misuseOf } from './expression-arguments.js'
 import { arithmetic, callMethod, compare, equals, isMethod, matchText, truthy } from './expression-methods.js'
 import { ExpressionError, Moment, type Pattern, Range, Sym, type Value } from './expression-values.js'
 
@@ -185,8 +186,12 @@ class Parser {
     const token = this.#next()
     const name = token.text
     if (token.kind !== 'name' || !isMethod(name)) throw new ExpressionError(`unknown method ${name}`, token.at)
-    const args = this.#accept('(') ? this.#list(')') : []
-    const block = this.#accept('{') ? this.#block() : undefined
+    const opened = this.#accept('(')
+    const named = opened && this.#accept('&') ? this.#namedBlock() : undefined
+    const args = opened && !named ? this.#list(')') : []
+    const block = named ?? (this.#accept('{') ? this.#block() : undefined)
+    const misuse = misuseOf(name, args.length, block !== undefined)
+    if (misuse !== undefined) throw new ExpressionError(misuse, token.at)
     return scope => {
       const target = receiver(scope)
       if (safe && target === null) return null
@@ -194,6 +199,15 @@ class Parser {
       const run = block && ((item: Value) => block(scope, item))
       return callMethod(target, name, values, run)
     }
+  }
+
+  /** `(&:method)`, up to the symbol read already. */
+  #namedBlock(): (scope: Scope, item: Value) => Value {
+    const { value, text, at } = this.#next()
+    if (!(value instanceof Sym) || !isMethod(value.name)) throw new ExpressionError(`unknown method ${text}`, at)
+    const { name } = value
+    this.#expect(')')
+    return (_scope, item) => callMethod(item, name, [], undefined)
   }
 
   /** `{ |item| … }`; the brace has been read. */
@@ -335,11 +349,11 @@ interface Token {
 }
 
 // Sticky: `tokenize` says where each of them is tried.
-const operators = /<=>|===|==|!=|=~|!~|<=|>=|&&|\|\||\.\.\.|\.\.|&\.|[-+*/%<>!?:.,()[\]{}|]/y
+const operators = /<=>|===|==|!=|=~|!~|<=|>=|&&|\|\||\.\.\.|\.\.|&\.|[-+*/%<>!?:.,()[\]{}|&]/y
 const blanks = /[\s]+/y
 const numbers = /\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?/y
 const names = /[A-Za-z_]\w*[?]?/y
-const symbols = /:(?:([A-Za-z_]\w*)|"([^"\\#]*)")/y
+const symbols = /:(?:([A-Za-z_]\w*[?]?)|"([^"\\#]*)")/y
 const singleQuoted = /'((?:[^'\\]|\\[\s\S])*)'/y
 const doubleQuoted = /"((?:[^"\\]|\\[\s\S])*)"/y
 const words = /%w(?:\[([^\]]*)\]|\(([^)]*)\))/y
