@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { encodeJson } from '../sensu/json.js'
-import { isSet, toNumber } from '../sensu/json-value.js'
+import { isTruthy, toNumber } from '../sensu/json-value.js'
 import type { Spawner } from '../sensu/spawn.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import type { InProcessCall, InProcessChecks } from './in-process.js'
@@ -53,7 +53,7 @@ export class CommandRunner {
   }
 
   /**
-   * Runs `definition.command` now, with its `timeout` (seconds; none when absent, null or 0); with `stdin: true` it reads `input`. Never
+   * Runs `definition.command` now, with its `timeout` (seconds; none when absent, null, false or 0); with a true `stdin` it reads `input`. Never
    * rejects: what cannot be run has the output `Unexpected error: …` and status 3 (Sensu 1.9).
    */
   async execute(definition: JsonObject, input: JsonObject): Promise<CheckOutcome> {
@@ -73,13 +73,13 @@ export class CommandRunner {
     const { inProcess } = this.#options
     const { command, timeout, stdin } = definition
     if (inProcess && call) return inProcess.run(call, timeoutOf(definition) ?? 0, nameOf(definition))
-    return this.#spawn(command, timeout, stdin === true ? encodeJson(input) : undefined)
+    return this.#spawn(command, timeout, isTruthy(stdin) ? encodeJson(input) : undefined)
   }
 
   /** How a command without tokens runs inside this process; undefined when it needs one of its own. */
   inProcessCall(definition: JsonObject): InProcessCall | undefined {
     const { command, stdin } = definition
-    const plain = stdin !== true && typeof command === 'string' && timeoutOf(definition) !== undefined
+    const plain = !isTruthy(stdin) && typeof command === 'string' && timeoutOf(definition) !== undefined
     return plain ? this.#options.inProcess?.resolve(command) : undefined
   }
 
@@ -90,9 +90,10 @@ export class CommandRunner {
   }
 }
 
-/** In seconds, 0 for none; undefined when it is no number. */
+/** In seconds, 0 for none; undefined when it is no number, or negative. */
 function timeoutOf({ timeout }: JsonObject): number | undefined {
-  return isSet(timeout) ? toNumber(timeout) : 0
+  const seconds = isTruthy(timeout) ? toNumber(timeout) : 0
+  return seconds !== undefined && seconds < 0 ? undefined : seconds
 }
 
 /** Hooks have none. */

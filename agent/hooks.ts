@@ -11,7 +11,7 @@ import {
 } from '../sensu/results.js'
 import { UnquotableError } from '../sensu/shell-quoting.js'
 import { substituteCommand, substituteText } from '../sensu/tokens.js'
-import type { CheckWithResult, ClientDefinition, JsonObject } from '../sensu/types.js'
+import type { CheckWithResult, ClientDefinition, Json, JsonObject } from '../sensu/types.js'
 import type { CommandRunner } from './commands.js'
 
 export interface HookContext {
@@ -36,13 +36,19 @@ export async function withHookRun(check: CheckWithResult, context: HookContext):
   const key = selectHook(hooks, Number(check.status))
   if (key === undefined) return check
   const hook = hooks[key]
-  if (!isObject(hook) || typeof hook['command'] !== 'string') {
+  const written = isObject(hook) ? textOf(hook['command']) : undefined
+  if (!isObject(hook) || written === undefined) {
     log.error('check hook command must be a string', { check, hook: key })
     return check
   }
   const started: JsonObject = { ...hook, executed: epochSeconds(Date.now()) }
-  const outcome = await execute(hook['command'], hook, withHook(check, key, started), context)
+  const outcome = await execute(written, hook, withHook(check, key, started), context)
   return withHook(check, key, { ...started, ...outcome })
+}
+
+/** Also of a text that is not UTF-8; undefined for anything else. */
+function textOf(value: Json | undefined): string | undefined {
+  return typeof value === 'string' || Buffer.isBuffer(value) ? value.toString() : undefined
 }
 
 /** Returns what is added to the hook, in Sensu's key order. The published command keeps its tokens, for they may stand for secrets. */

@@ -19,15 +19,16 @@ const MAX_BODY_BYTES = 32 * 1024 * 1024
 
 /**
  * Reads one request from the start of what was received. The dialect is the reference's, more lenient than Node's
- * parser: bare line feeds, methods in lower case, bodies by Content-Length only.
+ * parser: bare line feeds, empty lines before the request, methods in lower case, bodies by Content-Length only.
  */
-export function parseHttpRequest(received: Buffer): HttpRequest | 'incomplete' | 'malformed' {
+export function parseHttpRequest(bytes: Buffer): HttpRequest | 'incomplete' | 'malformed' {
+  const received = withoutLeadingLines(bytes)
   const [headBytes, bodyStart] = splitHead(received)
   const firstLine = received.subarray(0, 4096).toString('latin1').split(/\r?\n/, 1)[0] ?? ''
   const hasLine = received.includes(0x0a) || received.length > 4096
   const [, method = '', uri = ''] = /^([A-Za-z]+) (\S+) HTTP\/\d\.\d$/.exec(firstLine) ?? []
   if (hasLine && method === '') return 'malformed'
-  if (headBytes === undefined) return received.length > MAX_HEADER_BYTES ? 'malformed' : 'incomplete'
+  if (headBytes === undefined) return bytes.length > MAX_HEADER_BYTES ? 'malformed' : 'incomplete'
   const headers = parseHeaders(headBytes.toString('latin1').split(/\r?\n/).slice(1))
   const length = headers.get('content-length') ?? '0'
   if (!/^\d{1,15}$/.test(length) || Number(length) > MAX_BODY_BYTES) return 'malformed'
@@ -37,6 +38,12 @@ export function parseHttpRequest(received: Buffer): HttpRequest | 'incomplete' |
   const body = received.subarray(bodyStart, bodyEnd)
   const hasMore = received.length > bodyEnd
   return { method: method.toUpperCase(), methodAsSent: method, path, query, headers, body, hasMore }
+}
+
+/** Empty lines before a request are ignored, as RFC 9112 asks. */
+function withoutLeadingLines(bytes: Buffer): Buffer {
+  const start = bytes.findIndex(byte => byte !== 0x0d && byte !== 0x0a)
+  return bytes.subarray(start < 0 ? bytes.length : start)
 }
 
 /** Everything before the empty line, and where the body begins. */

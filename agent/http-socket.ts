@@ -252,7 +252,7 @@ export class HttpSocket implements LocalSocket {
     }
     let document: Json
     try {
-      document = parseJson(body.toString())
+      document = parseJson(body)
     } catch (error) {
       if (!(error instanceof JsonSyntaxError)) throw error
       return { status: 400, reason: 'Failed to parse JSON body', content: { response: 'Failed to parse JSON body' } }

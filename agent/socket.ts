@@ -59,7 +59,7 @@ export class Socket implements LocalSocket {
     }
     logData(log, message)
     try {
-      publishSubmitted(parseJson(message.toString()), results)
+      publishSubmitted(parseJson(withoutEnd(message)), results)
     } catch (error) {
       log.error('failed to process check result from socket', { data: message, error: textOf(error) })
     }
@@ -109,8 +109,9 @@ class Sender {
     }
     logData(log, data)
     try {
-      if (!mayBeComplete(data)) throw new JsonSyntaxError('the document is incomplete')
-      publishSubmitted(parseJson(data.toString()), results)
+      const document = withoutEnd(data)
+      if (!mayBeComplete(document)) throw new JsonSyntaxError('the document is incomplete')
+      publishSubmitted(parseJson(document), results)
       this.#answer('ok')
     } catch (error) {
       if (error instanceof JsonSyntaxError) {
@@ -161,7 +162,14 @@ function isBlank(byte: number | undefined): boolean {
 }
 
 function isPing(data: Buffer): boolean {
-  return data.length < 64 && data.toString().trim() === 'ping'
+  return data.length < 64 && withoutEnd(data).toString().trim() === 'ping'
+}
+
+/** Programs in C send the null byte at the end of their text, too. */
+function withoutEnd(data: Buffer): Buffer {
+  let end = data.length
+  while (data[end - 1] === 0) end--
+  return data.subarray(0, end)
 }
 
 function logData(log: Logger, data: Buffer): void {

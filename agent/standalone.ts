@@ -50,11 +50,7 @@ export class StandaloneChecks {
 
   #execute(name: string, check: JsonObject, guests?: ChangedGuests): void {
     const { executions, log } = this.#options
-    const due = standaloneRequest(name, check, Date.now())
-    if (isSubdued(check['subdue'], new Date())) {
-      log.info('check execution was subdued', { check: due })
-      return
-    }
-    executions.process(due, guests)
+    if (isSubdued(check['subdue'], new Date())) log.info('check execution was subdued', { check: { ...check, name } })
+    else executions.process(standaloneRequest(name, check, Date.now()), guests)
   }
 }

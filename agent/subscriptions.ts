@@ -18,8 +18,9 @@ export interface SubscriptionsOptions {
  */
 export async function subscribeAll({ client, funnel, transport, log, onMessage }: SubscriptionsOptions): Promise<void> {
   log.debug('subscribing to client subscriptions')
+  // told at once, before what does not wait for the broker's answers
+  for (const subscription of client.subscriptions) log.debug('subscribing to a subscription', { subscription })
   for (const subscription of client.subscriptions) {
-    log.debug('subscribing to a subscription', { subscription })
     try {
       await transport.subscribe(...pipeOf(subscription, funnel), onMessage)
     } catch (error) {

@@ -85,9 +85,10 @@ function applyLong(word: string, rest: string[], options: ServiceOptions, progra
   const equals = word.indexOf('=')
   const name = word.slice(2, equals < 0 ? undefined : equals)
   const matching = optionsOf(program).filter(({ long }) => long.startsWith(name))
-  const option = matching.find(({ long }) => long === name) ?? matching[0]
+  // Of `--config` and `--config_dir` the first is meant as long as both may be.
+  const option = matching.toSorted((one, other) => one.long.length - other.long.length)[0]
   if (option === undefined) return misuse(`invalid option: ${word}`)
-  if (matching.length > 1 && option.long !== name) return misuse(`ambiguous option: ${word}`)
+  if (matching.some(({ long }) => !long.startsWith(option.long))) return misuse(`ambiguous option: ${word}`)
   const attached = equals < 0 ? undefined : word.slice(equals + 1)
   if (option.argument === undefined) {
     return attached === undefined ? option.apply(options, '', program) : misuse(`needless argument: ${word}`)

@@ -32,7 +32,7 @@ const fields: readonly Field[] = [
  * never comes true (31 February).
  */
 export function parseCron(text: string): Cron | undefined {
-  const line = aliases.get(text.trim().toLowerCase()) ?? text.trim().toLowerCase()
+  const line = aliases.get(text.trim()) ?? text.trim().toLowerCase()
   const words = line.split(/\s+/)
   if (words.length < 5 || words.length > 6) return undefined
   const parts: string[] = []

@@ -25,10 +25,14 @@ export function durationSeconds(milliseconds: number): number | Float {
   return float(Math.round(milliseconds) / 1000)
 }
 
-/** The message on the pipe `results`; `signature` only when the client has one. */
+/** The message on the pipe `results`, without an empty `source`; `signature` only when the client has one. */
 export function resultMessage(client: ClientDefinition, check: CheckWithResult): CheckResult {
-  const message: CheckResult = { client: client.name, check }
+  const message: CheckResult = { client: client.name, check: check.source === '' ? withoutSource(check) : check }
   return isSet(client.signature) ? { ...message, signature: client.signature } : message
+}
+
+function withoutSource({ source: _source, ...check }: CheckWithResult): CheckWithResult {
+  return check
 }
 
 /**

@@ -133,7 +133,7 @@ class Loader {
 
   #loadDirectory(given: string): void {
     const directory = given.replace(/\\(?=\S)/g, '/')
-    this.#notice('loading config files from directory', { directory })
+    this.#notice('loading config files from directory', { directory: given })
     if (!isReadableDirectory(directory)) throw new LoadError('insufficient permissions for loading', { directory })
     for (const file of findFiles(directory)) {
       if (this.loadedFiles.length >= maxFiles) {
@@ -237,11 +237,12 @@ const environmentSources: readonly EnvironmentSource[] = [
 function clientFromEnvironment(environment: Environment): JsonObject | undefined {
   const names = Object.keys(environment).filter(name => environment[name] !== undefined)
   if (!names.some(name => name.startsWith('SENSU_CLIENT'))) return undefined
-  const subscriptions = environment['SENSU_CLIENT_SUBSCRIPTIONS']?.split(',')
+  // As in Ruby nothing follows a comma at the end.
+  const subscriptions = environment['SENSU_CLIENT_SUBSCRIPTIONS']?.replace(/,+$/, '')
   const attributes: [string, Json | undefined][] = [
     ['name', environment['SENSU_CLIENT_NAME']],
     ['address', environment['SENSU_CLIENT_ADDRESS']],
-    ['subscriptions', subscriptions && uniqueItems(subscriptions)],
+    ['subscriptions', subscriptions === '' ? [] : subscriptions && uniqueItems(subscriptions.split(','))],
   ]
   return { client: fromEntries(attributes.filter(([, value]) => value !== undefined)) }
 }

@@ -1,5 +1,5 @@
 import { DirectStarter } from './direct-start.js'
-import { isNumeric } from './json-value.js'
+import { isNumeric, isTruthy } from './json-value.js'
 import type { Launcher } from './launcher.js'
 import { type RunningCommand, signalGroup } from './running-command.js'
 import { inspectText } from './text-forms.js'
@@ -11,7 +11,7 @@ export type SpawnRequest = {
   command: Json | undefined
   /** what the command finds on its standard input; without it the input is inherited */
   stdin?: string | Buffer
-  /** seconds from the start of the process, fractions allowed; 0, null and absence mean no limit */
+  /** seconds from the start of the process, fractions allowed; 0, null, false and absence mean no limit */
   timeoutSeconds?: Json | undefined
   /** working directory, default that of this process */
   cwd?: string
@@ -127,19 +127,20 @@ export class Spawner {
   async #start(request: SpawnRequest): Promise<SpawnResult> {
     request.signal?.throwIfAborted()
     const command = Buffer.isBuffer(request.command) ? request.command.toString() : (request.command ?? null)
-    const timeout = request.timeoutSeconds ?? null
+    const timeout = isTruthy(request.timeoutSeconds) ? request.timeoutSeconds : 0
     if (typeof command !== 'string') {
       return failure(`all arguments must be String: ${inspectText(['sh', '-c', command])}`)
     }
     if (command.includes('\0')) return failure(`argument cannot contain null bytes: ${inspectText(command)}`)
-    if (timeout !== null && !isNumeric(timeout)) {
-      return failure(`the timeout must be a number of seconds, not ${inspectText(timeout)}`)
+    if (!isNumeric(timeout)) {
+      return failure(`the timeout must be a number of seconds, not ${inspectText(timeout ?? null)}`)
     }
+    if (Number(timeout) < 0) return failure('time interval must not be negative')
     let running: RunningCommand | undefined
     let complete = false
     try {
       running = this.#begin(command, request)
-      const result = await outcome(running, Number(timeout ?? 0) * 1000, request.signal)
+      const result = await outcome(running, Number(timeout) * 1000, request.signal)
       complete = !result.timedOut
       return result
     } catch (error) {

@@ -3,8 +3,8 @@ import { ShellQuoting } from './shell-quoting.js'
 import { plainText } from './text-forms.js'
 import type { CheckDefinition, Json, JsonObject } from './types.js'
 
-// Three colons, something that is no colon, the shortest text up to the next three; never over a line's end.
-const token = /:::([^:\n].*?):::/g
+// Three colons, something that is no colon, the shortest text of one line up to the next three.
+const token = /:::([^:].*?):::/g
 
 /**
  * Replaces the tokens `:::path.to.attribute|default:::` of a text by attributes, as Sensu 1.9 does; text that is not

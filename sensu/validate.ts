@@ -14,6 +14,8 @@ type Rule = (definition: JsonObject, report: Report) => void
 
 // What a value may be.
 const isString: Test = value => typeof value === 'string'
+/** Also one that is not UTF-8. */
+const isText: Test = value => isString(value) || Buffer.isBuffer(value)
 const isBoolean: Test = value => typeof value === 'boolean'
 const isArray: Test = value => Array.isArray(value)
 const isHash: Test = value => isObject(value)
@@ -200,14 +202,14 @@ const hookRules: Rule = (hooks, report) => {
   }
 }
 const hookMemberRules: Rule[] = [
-  must('command', isString, 'check hook command must be a string'),
+  must('command', isText, 'check hook command must be a string'),
   may('timeout', isNumeric, 'check hook timeout must be numeric'),
   may('stdin', isBoolean, 'check hook stdin must be boolean'),
 ]
 
 const checkRules: Rule[] = [
   ...nameRules,
-  may('command', isString, 'check command must be a string'),
+  may('command', isText, 'check command must be a string'),
   may('extension', isString, 'check extension must be a string'),
   (check, report) => {
     if (isSet(member(check, 'command')) === isSet(member(check, 'extension'))) {
@@ -264,7 +266,7 @@ const checkRules: Rule[] = [
 ]
 
 const resultRules: Rule[] = [
-  must('output', isString, 'check output must be a string'),
+  must('output', isText, 'check output must be a string'),
   must('status', isInteger, 'check status must be an integer'),
   must('executed', isInteger, 'check executed timestamp must be an integer'),
   ...nameRules,

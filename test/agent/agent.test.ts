@@ -55,6 +55,11 @@ t.test(
     const before = Math.floor(Date.now() / 1000)
     const agent = new AgentProcess(t, { files })
     await agent.log('scheduling standalone checks')
+    const told = agent.lines.filter(({ message }) => /^(subscribing|scheduling)/.test(message))
+    t.match(
+      told.map(({ message, subscription }) => subscription ?? message),
+      ['scheduling keepalives', 'subscribing to client subscriptions', 'all', 'roundrobin:shared', `client:${name}`],
+    )
     await server.keepalive(name)
     await server.request(`client:${name}`, { name: 'once', command: 'true' })
     await server.result('once')
@@ -193,7 +198,8 @@ t.test('standalone checks run by themselves, subdued ones do not, and keys keep 
     ...['command', 'standalone', 'interval', 'handlers', 'name', 'issued', 'executed', 'duration', 'output', 'status'],
   ])
   t.equal(first.client, name)
-  await agent.log('check execution was subdued')
+  const { quiet } = checks
+  t.match(await agent.log('check execution was subdued'), { check: { ...quiet, name: 'quiet', issued: undefined } })
   t.equal(server.results.filter(({ text }) => /"name":"(quiet|others)"/.test(text)).length, 0)
 })
 

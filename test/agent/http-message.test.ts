@@ -15,9 +15,11 @@ t.test('line, query, headers and body are taken apart', async t => {
   t.equal(request.body.toString(), 'abc')
 })
 
-t.test('bare line feeds and HTTP/1.0 are understood', async t => {
+t.test('bare line feeds, HTTP/1.0 and empty lines before a request are understood', async t => {
   t.equal(whole('GET /info HTTP/1.0\n\n').path, '/info')
   t.equal(whole('GET /info HTTP/1.1\nHost: x\n\n').headers.get('host'), 'x')
+  t.equal(whole('\r\n\nGET /info HTTP/1.1\r\n\r\n').path, '/info', 'empty lines before it')
+  t.equal(parse('\r\n\r\n'), 'incomplete')
 })
 
 t.test('a request is incomplete until its last byte is there', async t => {
@@ -31,7 +33,7 @@ t.test('what is no request, or too large, is refused without waiting for more', 
     'hello\r\n',
     'GET\r\n',
     'GET /info\r\n',
-    '\r\n\r\n',
+    '\r\n'.repeat(40_000),
     'GET /info HTTP/1.1 extra\r\n',
     'GET /a HTTP/1.1\r\nContent-Length: -1\r\n\r\n',
     'GET /a HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n',

@@ -56,9 +56,9 @@ t.test('a roundrobin queue of two agents: each request is executed once, by one 
   }
 })
 
-t.test('an output of 1 MiB arrives byte by byte: of a command, UTF-8 or not, and from the socket', async t => {
-  const port = await findFreePort()
-  const agent = start(t, { name: 'large', socket: { port } })
+t.test('an output of 1 MiB arrives byte by byte: of a command and from the sockets, UTF-8 or not', async t => {
+  const [port, httpPort] = [await findFreePort(), await findFreePort()]
+  const agent = start(t, { name: 'large', socket: { port }, http_socket: { port: httpPort } })
   // everything that JSON has to escape, two to four bytes a character, at every offset within a frame or a chunk of a pipe
   const alphabet = '\0\u0001\t\n\r\u001f "\\/\u007fäß€\u2028\ud83d\ude00x'
   const output = alphabet.repeat(largeBytes / Buffer.byteLength(alphabet)).padEnd(largeBytes)
@@ -72,6 +72,18 @@ t.test('an output of 1 MiB arrives byte by byte: of a command, UTF-8 or not, and
   }
   t.equal(await submit(port, [{ name: 'submitted', output }]), 'ok')
   t.equal((await server.result('submitted')).check.output, output)
+  // what JSON escapes is left out
+  const unescaped = anyBytes.filter(byte => byte >= 0x20 && byte !== 0x22 && byte !== 0x5c)
+  const documentOf = (name: string) =>
+    Buffer.concat([Buffer.from(`{"name":"${name}","output":"`), unescaped, Buffer.from('"}')])
+  t.equal(await submit(port, documentOf('bytes-tcp')), 'ok')
+  const headers = { 'content-type': 'application/json' }
+  const url = `http://127.0.0.1:${httpPort}/results`
+  t.equal((await fetch(url, { method: 'POST', headers, body: documentOf('bytes-http') })).status, 202)
+  for (const name of ['bytes-tcp', 'bytes-http']) {
+    await server.result(name)
+    t.ok(outputBytes(name).equals(unescaped), name)
+  }
   t.strictSame(await agent.stop(), { status: 0, signal: null })
 })
 

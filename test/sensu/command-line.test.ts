@@ -32,6 +32,7 @@ t.test('every option, short and long', async t => {
 t.test('abbreviations, attached values, combined options, order', async t => {
   t.same(options('--valid'), { validateConfig: true })
   t.same(options('--log=x'), { logFile: 'x' }, 'the whole name is not an abbreviation of a longer one')
+  t.same(options('--lo', 'x', '--con=c'), { logFile: 'x', configFile: 'c' }, 'of names that begin alike the shortest')
   t.same(options('--log_l=error'), { logLevel: 'error' })
   t.same(options('--config=c', '--config_d=d'), { configFile: 'c', configDirectories: ['d'] })
   t.same(options('-dconf.d', '-lx', '-Lfatal'), { configDirectories: ['conf.d'], logFile: 'x', logLevel: 'fatal' })
@@ -53,7 +54,8 @@ t.test('what cannot be understood ends it with status 1', async t => {
     '-vx': 'invalid option: -x',
     '-l': 'missing argument: -l',
     '--log': 'missing argument: --log',
-    '--lo': 'ambiguous option: --lo',
+    '--lo': 'missing argument: --lo',
+    '--ver': 'ambiguous option: --ver',
     '--verbose=1': 'needless argument: --verbose=1',
   }
   for (const [argument, message] of Object.entries(refused)) {

@@ -154,6 +154,15 @@ t.test('results from local sockets', async t => {
   t.equal(written('{"status":2,"executed":0}'), `{"status":2,"executed":0,"issued":${now}}`)
 })
 
+t.test('an empty source is not published', async t => {
+  const check = hash(parseJson('{"name":"x","source":"","1":"b","status":0}'))
+  t.equal(
+    stringifyJson(resultMessage({ name: 'c', address: 'a', subscriptions: [] }, check)),
+    '{"client":"c","check":{"name":"x","1":"b","status":0}}',
+  )
+  t.equal(check['source'], '', 'the check is not touched')
+})
+
 t.test('which hook follows a status', async t => {
   const all = fromEntries(
     ['0', '1', '42', 'ok', 'warning', 'critical', 'unknown', 'non-zero'].map(key => [key, { key }] as const),

@@ -37,6 +37,11 @@ t.test('clock times as people write them', async t => {
     '17:00 UTC+2': 120,
   }
   for (const [text, offsetMinutes] of Object.entries(offsets)) t.match(parseClockTime(text), { offsetMinutes }, text)
+  const date = { year: 2026, month: 12, day: 4 }
+  for (const text of ['2026-12-04 5PM', '2026-12-4T17:00', '2026/12/04  17:00:00'])
+    t.same(parseClockTime(text), { sinceMidnightMs: 17 * 3_600_000, date }, text)
+  t.same(parseClockTime('2026-12-04 17:00 -9'), { sinceMidnightMs: 17 * 3_600_000, offsetMinutes: -540, date })
+  t.same(parseClockTime('2026-12-04'), { sinceMidnightMs: 0, date })
   t.same(parseClockTime('17:00 CEST'), { sinceMidnightMs: 17 * 3_600_000 }, 'an unknown zone is local')
   for (const text of [
     '',
@@ -48,6 +53,11 @@ t.test('clock times as people write them', async t => {
     '24:01',
     '12:00:61',
     '9 o clock',
+    '2026-02-30 9:00',
+    '2026-00-01 9:00',
+    '2026-12/04 9:00',
+    '2026-12-04 9',
+    '26-12-04 9:00',
     '1'.repeat(1000),
   ]) {
     t.equal(parseClockTime(text), undefined, text.slice(0, 20))
@@ -65,6 +75,22 @@ t.test('windows follow the local clock, also when it is changed', async t => {
   t.equal(inside('22:00', '6:00', '2026-03-29T03:59:00Z'), true, '05:59, over midnight')
   t.equal(inside('22:00', '6:00', '2026-03-29T04:01:00Z'), false)
   t.equal(inside('22:00', '6:00', '2026-03-29T21:59:59.5Z'), true, 'to the last moment of the day')
+})
+
+t.test('windows from one day to another, and in zones of their own', async t => {
+  process.env['TZ'] = 'Asia/Kolkata'
+  const inside = (begin: string, end: string, now: string) => isInTimeWindow(begin, end, new Date(now))
+  t.equal(inside('2026-12-24 17:00', '2027-01-02 08:00', '2026-12-24T11:29:59Z'), false)
+  t.equal(inside('2026-12-24 17:00', '2027-01-02 08:00', '2026-12-24T11:30:00Z'), true)
+  t.equal(inside('2026-12-24 17:00', '2027-01-02 08:00', '2027-01-02T02:30:00Z'), true)
+  t.equal(inside('2026-12-24 17:00', '2027-01-02 08:00', '2027-01-02T02:30:01Z'), false)
+  t.equal(inside('2026-12-24T00:00Z', '2026-12-25', '2026-12-24T18:31:00Z'), false, 'the end is local midnight')
+  // 22:00 to 06:00 in New York, on 23 December there
+  t.equal(inside('10PM EST', '6AM EST', '2026-12-24T02:59:00Z'), false)
+  t.equal(inside('10PM EST', '6AM EST', '2026-12-24T03:00:00Z'), true)
+  t.equal(inside('10PM EST', '6AM EST', '2026-12-24T05:00:00Z'), true, 'the day after began there')
+  t.equal(inside('10PM EST', '6AM EST', '2026-12-24T10:59:59Z'), true)
+  t.equal(inside('10PM EST', '6AM EST', '2026-12-24T11:00:00Z'), false)
 })
 
 t.test('malformed windows never match', async t => {
@@ -98,6 +124,7 @@ t.test('cron lines outside the dialect', async t => {
     ', * * * *',
     '1,,2 * * * *',
     '@reboot',
+    '@Daily',
     '@every 5m',
     '0 0 30 2 *',
     '* * * * * * *',

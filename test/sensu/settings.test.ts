@@ -104,6 +104,18 @@ t.test('what a file says replaces the environment, arrays are united', async t =
   t.notMatch(texts, /ret@|one@|two@/, 'no notice shows a password')
 })
 
+t.test('subscriptions of the environment are split at commas; nothing follows the last one', async t => {
+  const directory = t.testdir({ 'a.json': '{}' })
+  const subscriptionsOf = (text: string) => {
+    const environment = { SENSU_CLIENT_NAME: 'c', SENSU_CLIENT_SUBSCRIPTIONS: text }
+    return loadSettings({ service: 'client', configDirectories: [directory], ...machine, environment }).settings.client
+      .subscriptions
+  }
+  t.same(subscriptionsOf('x, y,x,,'), ['x', ' y', 'client:c'])
+  t.same(subscriptionsOf('x,,y'), ['x', '', 'y', 'client:c'])
+  t.same(subscriptionsOf(''), ['client:c'])
+})
+
 t.test('a server has no client of its own', async t => {
   const { settings, errors } = load([], 'server')
   t.same(errors, [])

@@ -144,6 +144,7 @@ async function conform(t: Test, spawner: MakeSpawner): Promise<void> {
       [{ command: null }, 'Unexpected error: all arguments must be String: ["sh", "-c", nil]'],
       [{ command: undefined }, 'Unexpected error: all arguments must be String: ["sh", "-c", nil]'],
       [{ command: 'echo a\0b' }, 'Unexpected error: argument cannot contain null bytes: "echo a\\u0000b"'],
+      [{ command: 'x', timeoutSeconds: -0.5 }, 'Unexpected error: time interval must not be negative'],
       [{ command: 'x', timeoutSeconds: '5' }, 'Unexpected error: the timeout must be a number of seconds, not "5"'],
       [
         { command: 'x', cwd: '/no/such/directory' },
