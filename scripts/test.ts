@@ -23,7 +23,7 @@ test/libvirt/uri.test.ts, without type check and lint.
 /** More than a full run on two slow cores takes; a run that gets here hangs. */
 const wholeRunTimeoutMs = 30 * 60_000
 /** How many test files may want a RabbitMQ virtual host of their own. */
-const virtualHosts = 32
+const virtualHosts = 48
 
 const tap = join(projectDirectory(), 'node_modules/.bin/tap')
 
