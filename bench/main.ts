@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { optimizeHotCode } from '../agent/heap.js'
 import { type Guest, startGuest } from '../scripts/services/guest.js'
-import { buildGuestImage } from '../scripts/services/guest-image.js'
+import { buildGuestImage, type GuestImage } from '../scripts/services/guest-image.js'
 import { type Libvirtd, startLibvirtd } from '../scripts/services/libvirtd.js'
 import { cacheDirectory } from '../scripts/services/process.js'
 import { benchApi } from './api.js'
@@ -25,6 +25,7 @@ interface Guests {
   uri: string
   guest: string
   libvirtd: Libvirtd
+  image: GuestImage
   realGuest: Guest
 }
 
@@ -33,7 +34,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const withGuest: Readonly<Record<string, (guests: Guests) => Promise<Row[]>>> = {
   'domain-state': ({ uri, guest }) => benchDomainState(uri, guest),
   'bulk-statistics': ({ socket }) => benchBulkStatistics(socket),
-  catalogue: ({ libvirtd, guest }) => benchCatalogue(root, libvirtd.uri, guest),
+  catalogue: ({ libvirtd, image, realGuest }) => benchCatalogue(root, { libvirtd, image, guest: realGuest }),
   'check-start': ({ uri, guest }) => benchCheckStart(root, uri, guest),
   'in-process-checks': ({ uri, guest }) => benchInProcessChecks(root, uri, guest),
   // last: they kill the guest
@@ -121,7 +122,7 @@ async function measureGuests(parts: readonly string[]): Promise<Row[]> {
   try {
     const realGuest = await startGuest(libvirtd, { image, name: 'bench' })
     const { socket, readOnlyUri, uri } = libvirtd
-    const guests = { socket, uri: readOnlyUri ?? uri, guest: realGuest.name, libvirtd, realGuest }
+    const guests = { socket, uri: readOnlyUri ?? uri, guest: realGuest.name, libvirtd, image, realGuest }
     const rows: Row[] = []
     for (const name of parts) {
       progress(name)
