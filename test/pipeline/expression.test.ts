@@ -1,7 +1,8 @@
 import t from 'tap'
 import { compileExpression } from '../../pipeline/expression.js'
 import { Float } from '../../sensu/json-value.js'
-import type { Json } from '../../sensu/types.js'
+import { separateTokens } from '../../sensu/tokens.js'
+import type { Json, JsonObject } from '../../sensu/types.js'
 
 /** A Sunday, 14:05:09 local time. */
 const now = new Date(2026, 10, 22, 14, 5, 9)
@@ -107,6 +108,60 @@ t.test('what is not in the language is refused when it is read, with the place',
   for (const [expression, reason] of refused) {
     t.throws(() => compileExpression(expression), { name: 'ExpressionError', message: reason }, expression.slice(0, 50))
   }
+})
+
+/** An expression with tokens, for the client's attributes. */
+function holdsFor(expression: string, attributes: JsonObject, value: Json = null): boolean {
+  const { text, values } = separateTokens(expression, attributes)
+  return compileExpression(text, values)(value, now)
+}
+
+t.test('the value of a token is a value wherever it stands', async t => {
+  const client = {
+    name: 'db-1.x',
+    limit: 5,
+    low: -5,
+    off: false,
+    quoted: '"a"',
+    days: '1, 2',
+    list: ['a', 'b'],
+    nothing: 'nil',
+  }
+  const forms: [expression: string, value?: Json][] = [
+    ["value == ':::name:::'", 'db-1.x'],
+    ['value == "host :::name:::"', 'host db-1.x'],
+    ['value =~ /^:::name:::$/', 'db-1.x'],
+    ['%w[x :::name:::].include?(value)', 'db-1.x'],
+    ['value % :::limit::: == 0 && value >= :::missing|10:::', 10],
+    ['value == :::low::: && value - :::low::: == 0', -5],
+    ['value == :::off:::', false],
+    ['value == :::quoted:::', 'a'],
+    ['[:::days:::].include?(value)', 2],
+    [':::list:::.include?(value)', 'b'],
+    ['value == :::nothing:::', null],
+  ]
+  for (const [expression, value] of forms) t.ok(holdsFor(expression, client, value), expression)
+  t.notOk(holdsFor('value =~ /^:::name:::$/', client, 'db-1_x'), 'no pattern')
+})
+
+t.test('what a client calls itself adds nothing to an expression', async t => {
+  const evil = [
+    "x' || 'y",
+    `' || "${'a'.repeat(40)}!" =~ /^(a+)+$/ || '`,
+    '" || "y',
+    '(a+)+',
+    '/ || /',
+    "\\'",
+    '\ue0000\ue001',
+  ]
+  for (const name of evil) {
+    t.notOk(holdsFor("value == ':::name:::'", { name }, 'fine'), name)
+    t.notOk(holdsFor('value == ":::name:::"', { name }, 'fine'), name)
+    t.notOk(holdsFor('value =~ /^:::name:::$/', { name }, `${'a'.repeat(40)}!`), name)
+    t.ok(holdsFor("value == ':::name:::'", { name }, name), name)
+  }
+  for (const name of ['value', '1 || true', 'Time.now', '/x/', '(1)', '1 + 1', '{', '(a+)+', "x' || 'y"])
+    t.throws(() => holdsFor('value == :::name:::', { name }), { name: 'ExpressionError' }, name)
 })
 
 t.test('what a value cannot do is an error when it is evaluated', async t => {
