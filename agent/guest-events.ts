@@ -24,17 +24,18 @@ export interface GuestEventsOptions {
   log: Logger
 }
 
-/** From the first event to the run: libvirt tells of several changes at a time, of some of them before they are done. */
+/** After a run the next one waits so long for what happens together: guests that end one after the other, one that shuts down and then stops. */
 const COLLECT_MS = 50
-/** Between two runs of a check because of events, whatever happens. */
-const LEAST_GAP_MS = 1000
+/** Whatever happens, no more than two runs of a check begin within this time because of events. */
+const TWO_RUNS_MS = 1000
 /** Beyond so many changed guests it is all of them. */
 const MOST_NAMES = 10_000
 const MOST_LOGGED = 10
 
 /**
- * Runs checks when libvirt tells that something happened to a guest they look at: at once, but once for all that happens
- * together, and never twice at a time. While stopped it goes on listening; the runs come with the next start.
+ * Runs checks when libvirt tells that something happened to a guest they look at: at once after a quiet time (libvirt tells when the new state is
+ * there to be read), then once for all that happens together, and never twice at a time. What happens during a run has one of its own after it, so
+ * the last result is never older than the last event. While stopped it goes on listening; the runs come with the next start.
  */
 export class GuestEvents {
   readonly #options: GuestEventsOptions
@@ -157,10 +158,13 @@ class Trigger {
   readonly #name: string
   readonly #options: GuestEventsOptions
   #changed: Set<string> | 'all' = new Set()
-  #timer: NodeJS.Timeout | undefined
+  /** Takes back the run that is to come. */
+  #cancel: (() => void) | undefined
   #waiting = false
   #active = false
-  #lastRunMs = Number.NEGATIVE_INFINITY
+  /** When the last run began, and the one before it, by the monotonic clock. */
+  #lastMs = Number.NEGATIVE_INFINITY
+  #beforeMs = Number.NEGATIVE_INFINITY
 
   constructor(name: string, options: GuestEventsOptions) {
     this.#name = name
@@ -174,8 +178,8 @@ class Trigger {
 
   stop(): void {
     this.#active = false
-    clearTimeout(this.#timer)
-    this.#timer = undefined
+    this.#cancel?.()
+    this.#cancel = undefined
   }
 
   note(guest: Domain | 'all'): void {
@@ -186,24 +190,35 @@ class Trigger {
 
   #arm(): void {
     const nothing = this.#changed !== 'all' && this.#changed.size === 0
-    if (nothing || !this.#active || this.#waiting || this.#timer) return
-    const delayMs = Math.max(COLLECT_MS, this.#lastRunMs + LEAST_GAP_MS - performance.now())
-    this.#timer = setTimeout(() => void this.#fire(), delayMs)
+    if (nothing || !this.#active || this.#waiting || this.#cancel) return
+    const earliestMs = Math.max(this.#lastMs + COLLECT_MS, this.#beforeMs + TWO_RUNS_MS)
+    this.#cancel = callAfter(earliestMs - performance.now(), () => void this.#fire())
   }
 
   /** After the run that may be under way: that one may have looked before the event. */
   async #fire(): Promise<void> {
-    this.#timer = undefined
+    this.#cancel = undefined
     this.#waiting = true
     await this.#options.whenFree(this.#name)
     this.#waiting = false
     if (!this.#active) return
     const guests = this.#changed
     this.#changed = new Set()
-    this.#lastRunMs = performance.now()
+    this.#beforeMs = this.#lastMs
+    this.#lastMs = performance.now()
     this.#options.log.info('guest events run a check', { check: this.#name, ...described(guests) })
     this.#options.run(this.#name, guests)
   }
+}
+
+/** Calls in so many milliseconds, without them as soon as all that has arrived is read. Returns what takes it back. */
+function callAfter(milliseconds: number, call: () => void): () => void {
+  if (milliseconds > 0) {
+    const timer = setTimeout(call, milliseconds)
+    return () => clearTimeout(timer)
+  }
+  const immediate = setImmediate(call)
+  return () => clearImmediate(immediate)
 }
 
 function described(guests: ChangedGuests): { guests: string[]; count?: number } {

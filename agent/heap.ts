@@ -6,7 +6,11 @@ setFlagsFromString('--semi-space-growth-factor=1') // the young generation stays
 setFlagsFromString('--optimize-for-size') // the old one grows in small steps
 setFlagsFromString('--no-opt') // the optimizing compiler keeps some 10 MiB for itself once it has worked
 
-/** Compiles what is hot to fast code from now on: for work inside this process, such as decoding the statistics of a thousand guests. */
+/**
+ * Compiles what is hot to fast code from now on, and collects garbage when V8 itself finds that worth while: for work inside this process, such as decoding
+ * the statistics of a thousand guests. With the old generation in small steps all checks of those took twice the CPU time, for 45 MiB less; for ten guests it is 5 MiB.
+ */
 export function optimizeHotCode(): void {
   setFlagsFromString('--opt')
+  setFlagsFromString('--no-optimize-for-size')
 }

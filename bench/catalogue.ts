@@ -1,13 +1,16 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { freemem, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SharedHosts } from '../agent/shared-hosts.js'
 import { programs } from '../generated/programs.js'
 import { PendingReads } from '../plugin/pending-reads.js'
 import { type RunResult, runCheck } from '../plugin/program.js'
 import { MemoryState } from '../plugin/state.js'
+import { type Guest, startGuest } from '../scripts/services/guest.js'
+import type { GuestImage } from '../scripts/services/guest-image.js'
+import type { Libvirtd } from '../scripts/services/libvirtd.js'
 import { guests as guestsText } from './bulk-statistics.js'
-import { median, type Row, runProcess, timed } from './measure.js'
+import { childrenCpuMs, median, type Row, runProcess, timed } from './measure.js'
 import { startReplay } from './replay.js'
 
 /** The same questions as one virsh command each; `GUEST` is asked of every guest. What is not here has no such command. */
@@ -43,44 +46,71 @@ interface Pass {
 interface Place {
   readonly uri: string
   readonly count: number
-  /** Whether the replay knows what virsh asks for by this; a real guest does. */
-  readonly realGuest: string | undefined
+  /** Names of the real guests; none where they are replayed. */
+  readonly realGuests: readonly string[]
   nextRound(): Promise<void>
 }
 
 const passes = 5
 const executablePasses = 2
 
-/** Every check that asks libvirt of guests, over 1 real guest, 10 and 1,000 replayed ones: inside one process and as executables, against virsh. */
-export async function benchCatalogue(root: string, uri: string, guest: string): Promise<Row[]> {
-  const rows = await benchPlace(root, { uri, count: 1, realGuest: guest, nextRound: async () => undefined })
-  for (const count of [10, 1000]) {
-    const replay = await startReplay(count)
+/** What ten real guests need, with some room. */
+const memoryForTenMiB = 4096
+
+export interface RealGuests {
+  readonly libvirtd: Libvirtd
+  readonly image: GuestImage
+  /** Runs already, and is the only one. */
+  readonly guest: Guest
+}
+
+/**
+ * Every check that asks libvirt of guests, over 1 and 10 real guests (10 replayed ones where memory is short) and 1,000 replayed ones: inside one process
+ * and as executables, against virsh. The nine more guests are stopped at the end.
+ */
+export async function benchCatalogue(root: string, { libvirtd, image, guest }: RealGuests): Promise<Row[]> {
+  const real = (guests: readonly Guest[]): Place => {
+    const realGuests = guests.map(({ name }) => name)
+    return { uri: libvirtd.uri, count: guests.length, realGuests, nextRound: async () => undefined }
+  }
+  const rows = await benchPlace(root, real([guest]))
+  if (freemem() < memoryForTenMiB * 1024 ** 2) rows.push(...(await benchReplayed(root, 10)))
+  else {
+    const more: Guest[] = []
     try {
-      const replayed = `qemu+unix:///system?socket=${replay.socketPath}`
-      rows.push(
-        ...(await benchPlace(root, { uri: replayed, count, realGuest: undefined, nextRound: replay.nextRound })),
-      )
+      for (let number = 2; number <= 10; number++)
+        more.push(await startGuest(libvirtd, { image, name: `bench${number}` }))
+      rows.push(...(await benchPlace(root, real([guest, ...more]))))
     } finally {
-      await replay.stop()
+      for (const each of more) await each.stop()
     }
   }
-  return rows
+  return [...rows, ...(await benchReplayed(root, 1000))]
+}
+
+async function benchReplayed(root: string, count: number): Promise<Row[]> {
+  const { socketPath, nextRound, stop } = await startReplay(count)
+  try {
+    return await benchPlace(root, { uri: `qemu+unix:///system?socket=${socketPath}`, count, realGuests: [], nextRound })
+  } finally {
+    await stop()
+  }
 }
 
 async function benchPlace(root: string, place: Place): Promise<Row[]> {
   const names = programs.flatMap(({ check }) => (check.guests ? [check.name] : []))
   // Of replayed guests virsh asks only what bulk statistics hold: for the rest it would ask each guest by a process.
   const compared = Object.entries(virshCommands)
-    .filter(([name, commands]) => names.includes(name) && (place.realGuest !== undefined || commands.every(isBulk)))
+    .filter(([name, commands]) => names.includes(name) && (place.realGuests.length > 0 || commands.every(isBulk)))
     .map(([name]) => name)
-  const where = `${guestsText(place.count)}, ${place.realGuest === undefined ? 'replayed' : 'real'}`
+  const where = `${guestsText(place.count)}, ${place.realGuests.length === 0 ? 'replayed' : 'real'}`
   const inside = await inProcess(place, compared)
   const all = await inProcess(place, names)
   const alone = await asExecutables(root, place, compared)
-  const virsh = await askVirsh(place, compared)
+  const questions = virshQuestions(place, compared)
+  const virsh = await askVirsh(place, questions)
   const figures = (pass: Pass) => `${pass.cpuMs.toFixed(0)} ms CPU, ${pass.calls} libvirt calls`
-  const peer = `virsh, ${compared.flatMap(name => virshCommands[name] ?? []).length} questions`
+  const peer = `virsh, ${questions.length} questions`
   const subject = `${compared.length} checks of guests, ${where}`
   const common = { unit: 'ms', loopLagMs: undefined } as const
   return [
@@ -174,13 +204,20 @@ async function asExecutables(root: string, place: Place, names: readonly string[
   }
 }
 
-function askVirsh({ uri, realGuest }: Place, names: readonly string[]): Promise<Pass> {
-  const commands = names.flatMap(name => virshCommands[name] ?? [])
+/** One command for each question; what is asked of a guest is asked of every one. */
+function virshQuestions({ realGuests }: Place, names: readonly string[]): (readonly string[])[] {
+  return names
+    .flatMap(name => virshCommands[name] ?? [])
+    .flatMap(command =>
+      command.includes('GUEST')
+        ? realGuests.map(guest => command.map(word => (word === 'GUEST' ? guest : word)))
+        : [command],
+    )
+}
+
+function askVirsh({ uri }: Place, questions: readonly (readonly string[])[]): Promise<Pass> {
   return childPass(async () => {
-    for (const command of commands) {
-      const args = command.map(word => (word === 'GUEST' ? (realGuest ?? word) : word))
-      await runProcess('virsh', ['-q', '-c', uri, ...args], [0, 1])
-    }
+    for (const question of questions) await runProcess('virsh', ['-q', '-c', uri, ...question], [0, 1])
   })
 }
 
@@ -198,12 +235,4 @@ async function childPass(run: () => Promise<void>): Promise<Pass> {
     cpuMs: median(taken.map(({ cpuMs }) => cpuMs)),
     calls: 0,
   }
-}
-
-/** CPU time of this process's children that have ended (Linux counts in hundredths of a second). */
-function childrenCpuMs(): number {
-  const fields = readFileSync('/proc/self/stat', 'latin1')
-    .replace(/^.*\) /, '')
-    .split(' ')
-  return (Number(fields[13]) + Number(fields[14])) * 10
 }

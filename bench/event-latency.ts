@@ -1,38 +1,32 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Host } from '../libvirt/host.js'
 import type { Guest } from '../scripts/services/guest.js'
 import type { LibvirtdAccess } from '../scripts/services/libvirtd.js'
-import { makeTemporaryDirectory, startProcess } from '../scripts/services/process.js'
 import { startRabbitmq } from '../scripts/services/rabbitmq.js'
 import { RabbitmqTransport } from '../transport/rabbitmq.js'
 import { median, quantile, type Row } from './measure.js'
+import { startStateAgent, usualIntervalSeconds } from './state-agent.js'
 
-const client = 'bench-events'
 const rounds = 10
 const resultTimeoutMs = 60_000
-/** How often a state check runs where nothing tells it of events. */
-const usualIntervalSeconds = 60
 
 /** From SIGKILL to a guest's QEMU until the result that says so is on the results exchange, agent and broker real. */
 export async function benchEventLatency(root: string, libvirtd: LibvirtdAccess, guest: Guest): Promise<Row[]> {
-  const directory = makeTemporaryDirectory()
   const broker = await startRabbitmq()
   const silent = () => {}
   const transport = new RabbitmqTransport(broker.url(), {
     log: { debug: silent, info: silent, warn: silent, error: silent },
   })
   const statuses = new Statuses()
-  const host = Host.open(libvirtd.readOnlyUri ?? libvirtd.uri, { readOnly: true })
-  const agent = await startAgent(root, directory, broker.url(), libvirtd.readOnlyUri ?? libvirtd.uri)
+  const libvirtUri = libvirtd.readOnlyUri ?? libvirtd.uri
+  const host = Host.open(libvirtUri, { readOnly: true })
+  const agent = await startStateAgent({ root, rabbitmqUrl: broker.url(), libvirtUri })
   try {
     await transport.connect()
     await transport.subscribe('direct', 'results', 'results', message => {
       const { check } = JSON.parse(message.toString())
       if (check.source === guest.name) statuses.note(check.status)
     })
-    await agent.untilListening()
     let toldMs = 0
     host.on('lifecycle', ({ event }) => {
       if (event === 'stopped') toldMs = performance.now()
@@ -46,7 +40,7 @@ export async function benchEventLatency(root: string, libvirtd: LibvirtdAccess, 
         await libvirtd.virsh('start', guest.name)
         await statuses.until(0)
       }
-      // past the pause that follows a run
+      // past the time that two runs have in common
       await pause(1200)
       const killed = performance.now()
       guest.signal('SIGKILL')
@@ -62,7 +56,7 @@ export async function benchEventLatency(root: string, libvirtd: LibvirtdAccess, 
         peer: `waiting for a ${usualIntervalSeconds} s interval, half of it on average`,
         theirs: (usualIntervalSeconds * 1000) / 2,
         loopLagMs: undefined,
-        note: `${rounds} kills, worst ${quantile(tookMs, 1).toFixed(0)} ms; libvirt itself takes ${median(libvirtMs).toFixed(0)} ms (p50) until it tells of it; 50 ms collect what happens together`,
+        note: `${rounds} kills, worst ${quantile(tookMs, 1).toFixed(0)} ms; libvirt itself takes ${median(libvirtMs).toFixed(0)} ms (p50) until it tells of it`,
       },
     ]
   } finally {
@@ -70,42 +64,6 @@ export async function benchEventLatency(root: string, libvirtd: LibvirtdAccess, 
     await transport.close()
     await agent.stop()
     await broker.stop()
-    rmSync(directory, { recursive: true, force: true })
-  }
-}
-
-/** The built agent with one state check that its interval alone would hardly ever run. */
-async function startAgent(root: string, directory: string, rabbitmqUrl: string, uri: string) {
-  const configuration = join(directory, 'conf.d')
-  const logFile = join(directory, 'agent.log')
-  mkdirSync(configuration)
-  const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
-  const settings = {
-    rabbitmq: rabbitmqUrl,
-    client: { name: client, address: '127.0.0.1', subscriptions: [], ...sockets },
-    checks: {
-      guest_state: {
-        command: `check-kvm-state --per-guest --uri '${uri}'`,
-        standalone: true,
-        interval: 100 * 24 * 3600,
-      },
-    },
-  }
-  writeFileSync(join(configuration, 'agent.json'), JSON.stringify(settings))
-  const agent = await startProcess({
-    name: 'sensu-kvm-agent',
-    command: process.execPath,
-    args: [join(root, 'dist/bin/sensu-kvm-agent'), '-d', configuration, '-l', logFile, '-L', 'debug'],
-    env: { ...process.env, SENSU_KVM_STATE_DIR: join(directory, 'state') },
-  })
-  return {
-    /** Resolves when libvirt has confirmed what the agent listens to. */
-    async untilListening(): Promise<void> {
-      const listening = () =>
-        existsSync(logFile) && readFileSync(logFile, 'utf8').includes('listening to libvirt events')
-      while (!listening()) await pause(20)
-    },
-    stop: () => agent.stop(),
   }
 }
 

@@ -1,14 +1,17 @@
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { optimizeHotCode } from '../agent/heap.js'
 import { type Guest, startGuest } from '../scripts/services/guest.js'
-import { buildGuestImage } from '../scripts/services/guest-image.js'
+import { buildGuestImage, type GuestImage } from '../scripts/services/guest-image.js'
 import { type Libvirtd, startLibvirtd } from '../scripts/services/libvirtd.js'
 import { cacheDirectory } from '../scripts/services/process.js'
+import { benchApi } from './api.js'
 import { benchBulkStatistics } from './bulk-statistics.js'
 import { benchCatalogue } from './catalogue.js'
 import { benchCheckStart } from './check-start.js'
 import { benchDomainState } from './domain-state.js'
 import { benchEventLatency } from './event-latency.js'
+import { benchHandlerLatency } from './handler-latency.js'
 import { benchInProcessChecks } from './in-process-checks.js'
 import type { Row } from './measure.js'
 import { benchServerResults } from './server-results.js'
@@ -22,6 +25,7 @@ interface Guests {
   uri: string
   guest: string
   libvirtd: Libvirtd
+  image: GuestImage
   realGuest: Guest
 }
 
@@ -30,10 +34,11 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const withGuest: Readonly<Record<string, (guests: Guests) => Promise<Row[]>>> = {
   'domain-state': ({ uri, guest }) => benchDomainState(uri, guest),
   'bulk-statistics': ({ socket }) => benchBulkStatistics(socket),
-  catalogue: ({ libvirtd, guest }) => benchCatalogue(root, libvirtd.uri, guest),
+  catalogue: ({ libvirtd, image, realGuest }) => benchCatalogue(root, { libvirtd, image, guest: realGuest }),
   'check-start': ({ uri, guest }) => benchCheckStart(root, uri, guest),
   'in-process-checks': ({ uri, guest }) => benchInProcessChecks(root, uri, guest),
-  // last: it kills the guest
+  // last: they kill the guest
+  'handler-latency': ({ libvirtd, realGuest }) => benchHandlerLatency(root, libvirtd, realGuest),
   'event-latency': ({ libvirtd, realGuest }) => benchEventLatency(root, libvirtd, realGuest),
 }
 
@@ -42,6 +47,7 @@ const withoutGuest: Readonly<Record<string, (checks: number) => Promise<Row[]>>>
   store: () => benchStoredResults(),
   'spawned-checks': checks => benchSpawnedChecks(root, checks),
   'server-results': () => benchServerResults(root),
+  api: () => benchApi(root),
 }
 
 const names = [...Object.keys(withGuest), ...Object.keys(withoutGuest)]
@@ -54,7 +60,7 @@ Compares sensu-kvm with what a user would run instead, in one run on this machin
   --checks COUNT  so many checks in spawned-checks, default 20000
 
 With PEER_SENSU_CLIENT set to a command that starts a real sensu-client, spawned-checks measures that, too; with PEER_SENSU_SERVER and a
-sensu-server, server-results does. It is given -d DIR -l FILE -L LEVEL, must become the program (exec), and ends on TERM.
+sensu-server, server-results does; with PEER_SENSU_API and a sensu-api, api does. It is given -d DIR -l FILE -L LEVEL, must become the program (exec), and ends on TERM.
 `
 
 /** The command line is wrong: told in one line, exit status 2. */
@@ -95,6 +101,8 @@ function parse() {
 async function main(): Promise<void> {
   const { help, json, parts, checks } = readArguments()
   if (help) return void process.stdout.write(usage)
+  // What is measured in this process has the memory and the compiler of an agent that runs checks inside itself.
+  optimizeHotCode()
   const rows: Row[] = []
   for (const name of parts) {
     const part = withoutGuest[name]
@@ -114,7 +122,7 @@ async function measureGuests(parts: readonly string[]): Promise<Row[]> {
   try {
     const realGuest = await startGuest(libvirtd, { image, name: 'bench' })
     const { socket, readOnlyUri, uri } = libvirtd
-    const guests = { socket, uri: readOnlyUri ?? uri, guest: realGuest.name, libvirtd, realGuest }
+    const guests = { socket, uri: readOnlyUri ?? uri, guest: realGuest.name, libvirtd, image, realGuest }
     const rows: Row[] = []
     for (const name of parts) {
       progress(name)

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
 /** One line of the benchmark's table: our way and what a user would run instead, measured in the same run. */
@@ -47,7 +48,7 @@ export async function sample(count: number, call: () => Promise<unknown>): Promi
   return samples
 }
 
-/** Runs two calls in turn, A B A B …, so that a machine whose speed drifts treats both alike. Milliseconds each. */
+/** Runs two calls in turn, A B B A A B …, so that a machine whose speed drifts treats both alike. Milliseconds each. */
 export async function samplePairs(
   count: number,
   ours: () => Promise<unknown>,
@@ -57,10 +58,19 @@ export async function samplePairs(
   await theirs()
   const result: { ours: number[]; theirs: number[] } = { ours: [], theirs: [] }
   for (let i = 0; i < count; i++) {
-    result.ours.push(await timed(ours))
+    if (i % 2 === 0) result.ours.push(await timed(ours))
     result.theirs.push(await timed(theirs))
+    if (i % 2 === 1) result.ours.push(await timed(ours))
   }
   return result
+}
+
+/** CPU time of this process's children that have ended (Linux counts in hundredths of a second: for many of them together). */
+export function childrenCpuMs(): number {
+  const fields = readFileSync('/proc/self/stat', 'latin1')
+    .replace(/^.*\) /, '')
+    .split(' ')
+  return (Number(fields[13]) + Number(fields[14])) * 10
 }
 
 /** Runs a program to its end, its output read and thrown away. Rejects when it does not exit with one of the given statuses. */

@@ -7,11 +7,11 @@ import type { Row } from './measure.js'
 import { cpuMs, ownProgram, type Program, peerProgram, rabbitmqSettings, Service, sum, Turns } from './service.js'
 
 const clients = 100
-const checksPerClient = 100
+const checksPerClient = 200
 /** What waits in the queue when a turn begins. */
 const batch = clients * checksPerClient
 /** Besides a first turn, which is not counted. Histories are cut at 21 entries, and they are what is counted. */
-const countedTurns = 3
+const countedTurns = 2
 const startTimeoutMs = 60_000
 const turnTimeoutMs = 120_000
 const pollMs = 20
@@ -25,9 +25,9 @@ end
 return count`
 
 /**
- * Check results (OK, of 100 clients with 100 checks each) from a queue of RabbitMQ into Redis: per second, and the servers' CPU for each, by one of our
+ * Check results (OK, of 100 clients with 200 checks each) from a queue of RabbitMQ into Redis: per second, and the servers' CPU for each, by one of our
  * servers, by two on the same queue, and by a real sensu-server when the environment variable PEER_SENSU_SERVER names one (a command like
- * PEER_SENSU_CLIENT). Each site has a virtual host and a Redis of its own. They take turns: 10,000 results wait while the servers are
+ * PEER_SENSU_CLIENT). Each site has a virtual host and a Redis of its own. They take turns: 20,000 results wait while the servers are
  * stopped, which then go on.
  */
 export async function benchServerResults(root: string): Promise<Row[]> {

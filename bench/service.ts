@@ -1,9 +1,11 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type ManagedProcess, makeTemporaryDirectory, startProcess } from '../scripts/services/process.js'
+import { type ManagedProcess, makeTemporaryDirectory, startProcess, waitUntil } from '../scripts/services/process.js'
 import type { Rabbitmq } from '../scripts/services/rabbitmq.js'
 
 const clockTicksPerSecond = 100
+const logName = 'service.log'
+const logTimeoutMs = 60_000
 
 /** A program that is measured: ours, or a real one of Sensu's. */
 export interface Program {
@@ -37,14 +39,15 @@ export class Service {
     this.#directory = directory
   }
 
-  static async start({ name, command, args }: Program, settings: object): Promise<Service> {
+  /** `level`: of its log; what is measured should not write much. */
+  static async start({ name, command, args }: Program, settings: object, level = 'warn'): Promise<Service> {
     const directory = makeTemporaryDirectory()
     const configuration = join(directory, 'conf.d')
     mkdirSync(configuration)
     writeFileSync(join(configuration, 'bench.json'), JSON.stringify(settings))
     const process_ = await startProcess({
       ...{ name, command },
-      args: [...args, '-d', configuration, '-l', join(directory, 'service.log'), '-L', 'warn'],
+      args: [...args, '-d', configuration, '-l', join(directory, logName), '-L', level],
       env: { ...process.env, SENSU_KVM_STATE_DIR: join(directory, 'state') },
     })
     return new Service(process_, directory)
@@ -52,6 +55,13 @@ export class Service {
 
   signal(signal: NodeJS.Signals): void {
     process.kill(this.#process.pid, signal)
+  }
+
+  /** Resolves when the text is in its log. Rejects when that takes too long. */
+  async untilLogged(text: string): Promise<void> {
+    const logged = () => readFileSync(join(this.#directory, logName), 'utf8').includes(text) || undefined
+    const what = `${this.#process.name} has logged "${text}"`
+    await waitUntil(what, logged, { timeoutMs: logTimeoutMs, intervalMs: 20, process: this.#process })
   }
 
   /** CPU time so far, that of its launcher included, that of the commands not; ms. */
@@ -63,6 +73,11 @@ export class Service {
   residentMiB(): number {
     const read = (pid: number) => /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
     return sum(this.#processes().map(pid => Number(read(pid)))) / 1024
+  }
+
+  /** The most it has had resident so far, without its launcher. */
+  peakMiB(): number {
+    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${this.#process.pid}/status`, 'utf8'))?.[1]) / 1024
   }
 
   async stop(): Promise<void> {

@@ -63,19 +63,31 @@ const throttles = [
   { limit: 'iops_sec', kind: 'Ops', unit: '' },
   { limit: 'bytes_sec', kind: 'Bytes', unit: 'B' },
 ]
-const operations = ['read', 'write', 'flush'] as const
+const operations = [
+  { operation: 'read', what: 'read latency', name: 'read_latency', ops: 'readOps', timeNs: 'readTimeNs' },
+  { operation: 'write', what: 'write latency', name: 'write_latency', ops: 'writeOps', timeNs: 'writeTimeNs' },
+  { operation: 'flush', what: 'flush latency', name: 'flush_latency', ops: 'flushOps', timeNs: 'flushTimeNs' },
+] as const
+type Operation = (typeof operations)[number]
 
-/** The mean time of one kind of operation, with limits when it is to be judged. */
-interface Latency {
-  readonly operation: (typeof operations)[number]
-  readonly seconds: number
+/** Limits in seconds. */
+interface LatencyLimits {
   readonly warning?: Range | undefined
   readonly critical?: Range | undefined
 }
 
+/** The mean time of one kind of operation, with limits when it is to be judged. */
+interface Latency extends LatencyLimits {
+  readonly kind: Operation
+  readonly seconds: number
+}
+
 /** A latency that was judged, for the summary. */
-interface Judged extends Latency {
-  readonly disk: string
+interface Judged {
+  readonly operation: Operation['operation']
+  readonly seconds: number
+  readonly guest: string
+  readonly device: string
   /** The limit of ours that explains it. */
   readonly throttle?: string | undefined
 }
@@ -104,8 +116,10 @@ One libvirt call for any number of guests. Besides, the XML of guests with a slo
     stage("reading guests' XML")
     const limits = asked.guestLimits ? await readGuestLimits(host, running, 'check-kvm-disk-io', signal) : undefined
     const guests = running.map(({ stats }) => disksOf(stats, growth, limits?.get(stats.domain.uuid)))
-    const slow = guests.filter(guest => isSlow(guest, asked)).slice(0, mostConfigsRead)
+    const common = limitsInSeconds(asked)
+    const slow = guests.filter(guest => isSlow(guest, asked, common)).slice(0, mostConfigsRead)
     const configs = await readGuestConfigs(host, slow, { containing: '<iotune', signal })
+    if (configs.size === 0) return guests
     return guests.map(guest => {
       const ioTune = new Map(configs.get(guest.uuid)?.disks.map(disk => [disk.target, disk.ioTune]))
       return { ...guest, disks: guest.disks.map(disk => ({ ...disk, ioTune: ioTune.get(disk.name) })) }
@@ -114,10 +128,12 @@ One libvirt call for any number of guests. Besides, the XML of guests with a slo
   evaluate(guests, asked) {
     const verdict = new Verdict()
     const judged: Judged[] = []
+    const common = limitsInSeconds(asked)
     for (const guest of guests) {
-      const limits = verdict.limitsOf(asked, guest)
+      const options = verdict.limitsOf(asked, guest)
+      const limits = options === asked ? common : limitsInSeconds(options)
       if (guest.missing !== undefined) verdict.add({ status: 'UNKNOWN', guest: guest.name, message: guest.missing })
-      for (const disk of guest.disks) judged.push(...judgeDisk(verdict, guest.name, disk, limits))
+      for (const disk of guest.disks) judged.push(...judgeDisk(verdict, guest.name, disk, options, limits))
     }
     verdict.summary = summaryOf(guests, judged)
     return verdict
@@ -139,68 +155,101 @@ function diskKey(domain: Domain, disk: string): string {
   return `${runOf(domain)} ${disk}`
 }
 
-const counted = ['Ops', 'TimeNs', 'Bytes'].flatMap(kind => ['read', 'write', 'flush'].map(name => name + kind))
+const counted = [
+  ...(['readOps', 'readTimeNs', 'readBytes'] as const),
+  ...(['writeOps', 'writeTimeNs', 'writeBytes'] as const),
+  ...(['flushOps', 'flushTimeNs'] as const),
+]
 
 function countersOf(guests: readonly DomainStats[]): Map<string, Counters> {
-  const disks = guests.flatMap(({ domain, blocks }) => blocks.filter(isCounted).map(block => ({ domain, block })))
-  return new Map(
-    disks.map(({ domain, block }) => {
-      const counters = Object.entries(block).filter(
-        ([name, value]) => counted.includes(name) && typeof value === 'number',
-      )
-      return [diskKey(domain, block.name), Object.fromEntries(counters)]
-    }),
-  )
+  const disks = new Map<string, Counters>()
+  for (const { domain, blocks } of guests) {
+    for (const block of blocks) if (isCounted(block)) disks.set(diskKey(domain, block.name), numbersOf(block))
+  }
+  return disks
 }
+
+function numbersOf(block: BlockStatsView): Counters {
+  const numbers: Record<string, number> = {}
+  for (const name of counted) {
+    const value = block[name]
+    if (value !== undefined) numbers[name] = value
+  }
+  return numbers
+}
+
+/** The limits of each operation. */
+function limitsInSeconds(options: Options): Readonly<Record<Operation['operation'], LatencyLimits>> {
+  const { warning, critical, flushWarning = warning, flushCritical = critical } = options
+  const transfer = { warning: rangeIn(1000, warning), critical: rangeIn(1000, critical) }
+  const flush = { warning: rangeIn(1000, flushWarning), critical: rangeIn(1000, flushCritical) }
+  return { read: transfer, write: transfer, flush }
+}
+type Limits = ReturnType<typeof limitsInSeconds>
 
 /** Mean times of a disk's operations since the last run; those that did not happen are left out. */
-function latenciesOf({ growth }: Disk, limits: Options): Latency[] {
-  const { warning, critical, minimumOps, flushWarning = warning, flushCritical = critical } = limits
-  return operations.flatMap(operation => {
-    const ops = growth?.grown[`${operation}Ops`]
-    const timeNs = growth?.grown[`${operation}TimeNs`]
-    if (!ops || timeNs === undefined) return []
-    const own = operation === 'flush' ? { warning: flushWarning, critical: flushCritical } : { warning, critical }
-    const judged =
-      ops < minimumOps ? {} : { warning: rangeIn(1000, own.warning), critical: rangeIn(1000, own.critical) }
-    return [{ operation, seconds: timeNs / ops / 1e9, ...judged }]
-  })
+function latenciesOf({ growth }: Disk, minimumOps: number, limits: Limits): Latency[] {
+  const latencies: Latency[] = []
+  if (growth === undefined) return latencies
+  for (const kind of operations) {
+    const ops = growth.grown[kind.ops]
+    const timeNs = growth.grown[kind.timeNs]
+    if (!ops || timeNs === undefined) continue
+    const { warning, critical } = ops < minimumOps ? noLimits : limits[kind.operation]
+    latencies.push({ kind, seconds: timeNs / ops / 1e9, warning, critical })
+  }
+  return latencies
 }
 
-function isSlow({ disks, limits = {} }: GuestDisks, asked: Options): boolean {
-  const own = overrideLimits(asked, limits).options
-  return disks.some(disk => latenciesOf(disk, own).some(isAlert))
+const noLimits: LatencyLimits = {}
+
+function isSlow({ disks, limits }: GuestDisks, asked: Options, common: Limits): boolean {
+  const own = limits === undefined ? undefined : overrideLimits(asked, limits).options
+  const ranges = own === undefined ? common : limitsInSeconds(own)
+  return disks.some(disk => latenciesOf(disk, asked.minimumOps, ranges).some(isAlert))
 }
 
 function isAlert({ seconds, warning, critical }: Latency): boolean {
-  return [warning, critical].some(range => range !== undefined && violates(range, seconds))
+  return (
+    (warning !== undefined && violates(warning, seconds)) || (critical !== undefined && violates(critical, seconds))
+  )
 }
 
 /** Judges one disk; returns its latencies. */
-function judgeDisk(verdict: Verdict, guest: string, disk: Disk, limits: Options): Judged[] {
+function judgeDisk(verdict: Verdict, guest: string, disk: Disk, options: Options, limits: Limits): Judged[] {
   const { name: device, growth } = disk
   if (growth === undefined) return []
-  const { grown, seconds } = growth
-  const subject = { guest, device, deviceLabel: 'disk', note: `over ${formatQuantity(seconds, 's')}` }
-  const { iopsWarning, iopsCritical, bytesWarning, bytesCritical } = limits
-  const judged = latenciesOf(disk, limits).map(latency => {
-    const { operation, seconds: value, ...ranges } = latency
-    const throttle = isAlert(latency) ? throttleOf(disk, operation, limits.throttled) : undefined
-    const metric = { name: `${operation}_latency`, value, unit: 's', ...ranges } as const
-    if (throttle === undefined) verdict.judge({ ...subject, what: `${operation} latency`, ...metric })
+  const over = `over ${formatQuantity(growth.seconds, 's')}`
+  const judged = latenciesOf(disk, options.minimumOps, limits).map((latency): Judged => {
+    const { kind, seconds, warning, critical } = latency
+    const { operation, what, name } = kind
+    const throttle = isAlert(latency) ? throttleOf(disk, operation, options.throttled) : undefined
+    const metric = { name, value: seconds, unit: 's', warning, critical } as const
+    if (throttle === undefined) verdict.judge({ ...metric, guest, device, deviceLabel: 'disk', what, note: over })
     else {
-      const message = `${operation} latency ${formatQuantity(value, 's')}, throttled by ${throttle}`
+      const message = `${what} ${formatQuantity(seconds, 's')}, throttled by ${throttle}`
       verdict.add({ status: 'OK', guest, device, message }).measure({ ...metric, labels: { guest, disk: device } })
     }
-    return { ...latency, disk: `${guest} ${device}`, throttle }
+    return { operation, seconds, guest, device, throttle }
   })
-  const perSecond = (kind: string) => ((grown[`read${kind}`] ?? 0) + (grown[`write${kind}`] ?? 0)) / seconds
-  const rate = { ...subject, note: `per second ${subject.note}` }
-  const iops = { what: 'reads and writes', name: 'iops', value: perSecond('Ops') }
-  verdict.judge({ ...rate, ...iops, warning: iopsWarning, critical: iopsCritical })
-  const bytes = { what: 'throughput', name: 'throughput', value: perSecond('Bytes'), unit: 'B' } as const
-  verdict.judge({ ...rate, ...bytes, warning: bytesWarning, critical: bytesCritical })
+  judgeRates(verdict, { guest, device, note: `per second ${over}` }, growth, options)
   return judged
+}
+
+function judgeRates(
+  verdict: Verdict,
+  subject: { readonly guest: string; readonly device: string; readonly note: string },
+  { grown, seconds }: Growth,
+  { iopsWarning, iopsCritical, bytesWarning, bytesCritical }: Options,
+): void {
+  const perSecond = (reads: number | undefined, writes: number | undefined) => ((reads ?? 0) + (writes ?? 0)) / seconds
+  const disk = { ...subject, deviceLabel: 'disk' }
+  const ops = perSecond(grown['readOps'], grown['writeOps'])
+  const iops = { what: 'reads and writes', name: 'iops', value: ops, warning: iopsWarning, critical: iopsCritical }
+  verdict.judge({ ...disk, ...iops })
+  const value = perSecond(grown['readBytes'], grown['writeBytes'])
+  const ranges = { warning: bytesWarning, critical: bytesCritical }
+  verdict.judge({ ...disk, what: 'throughput', name: 'throughput', unit: 'B', value, ...ranges })
 }
 
 /** The first limit of ours that the operation has used up to so many percent, in words. Flushes have none. */
@@ -223,14 +272,19 @@ function summaryOf(guests: readonly GuestDisks[], judged: readonly Judged[]): st
   const disks = guests.flatMap(guest => guest.disks)
   const collecting = disks.filter(({ growth }) => growth === undefined).length
   const throttled = judged.filter(({ throttle }) => throttle !== undefined)
-  const [slowest] = judged.filter(({ throttle }) => throttle === undefined).sort((a, b) => b.seconds - a.seconds)
+  let slowest: Judged | undefined
+  for (const each of judged) {
+    if (each.throttle === undefined && (slowest === undefined || each.seconds > slowest.seconds)) slowest = each
+  }
   const number = `${disks.length} ${disks.length === 1 ? 'disk' : 'disks'} of running guests`
   return [
-    ...throttled.slice(0, 1).map(({ disk, operation, throttle }) => `${disk}: ${operation}s throttled by ${throttle}`),
+    ...throttled
+      .slice(0, 1)
+      .map(({ guest, device, operation, throttle }) => `${guest} ${device}: ${operation}s throttled by ${throttle}`),
     ...(throttled.length > 1 ? [`${throttled.length - 1} more throttled`] : []),
     slowest === undefined
       ? number
-      : `highest latency ${formatQuantity(slowest.seconds, 's')} (${slowest.disk} ${slowest.operation}), ${number}`,
+      : `highest latency ${formatQuantity(slowest.seconds, 's')} (${slowest.guest} ${slowest.device} ${slowest.operation}), ${number}`,
     ...(collecting === 0 ? [] : [collecting < disks.length ? `collecting ${collecting} new` : collectingAll]),
   ].join('; ')
 }

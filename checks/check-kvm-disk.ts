@@ -262,7 +262,10 @@ function judgeUnknown(verdict: Verdict, guests: readonly GuestDisks[]): void {
       const image = [disk.top, ...disk.below].find(({ kind }) => kind === 'unknown')
       if (image === undefined) continue
       const why = image.why ?? 'not known'
-      reasons.set(why, [...(reasons.get(why) ?? []), `${name} ${disk.name}`])
+      const place = `${name} ${disk.name}`
+      const places = reasons.get(why)
+      if (places === undefined) reasons.set(why, [place])
+      else places.push(place)
     }
   }
   for (const [why, disks] of reasons) {

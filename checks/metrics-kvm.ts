@@ -169,7 +169,7 @@ The output of a metric check is sent by a handler, for Graphite one of type \`tc
     return { guests: context.selectGuests(guests.map(numbersOf)), cpu, memory, node }
   },
   evaluate(sample): Outcome {
-    const metrics = [...hostMetrics(sample), ...guestMetrics(sample.guests)]
+    const metrics = hostMetrics(sample).concat(guestMetrics(sample.guests))
     const number = `${sample.guests.length} ${sample.guests.length === 1 ? 'guest' : 'guests'}`
     return { summary: `${metrics.length} numbers of the host and ${number}`, findings: [], metrics }
   },
@@ -216,31 +216,41 @@ interface Meaning {
   readonly field: Field
   /** Which device of the guest it belongs to: `block.0`; undefined for the guest itself. */
   readonly device?: string | undefined
+  /** Whether the guest's own driver tells it, which may say that it does not know. */
+  readonly isBalloon: boolean
 }
 
 function guestMetrics(guests: readonly GuestNumbers[]): Metric[] {
-  const meanings = new Map<string, Meaning | undefined>()
+  // What tells nothing is remembered, too.
+  const meanings = new Map<string, Meaning | 'none'>()
   const meaningOf = (own: string) => {
-    if (!meanings.has(own)) meanings.set(own, readName(own))
-    return meanings.get(own)
+    const known = meanings.get(own)
+    if (known !== undefined) return known
+    const meaning = readName(own) ?? 'none'
+    meanings.set(own, meaning)
+    return meaning
   }
-  return guests.flatMap(guest => numbersWith(guest, meaningOf))
+  const metrics: Metric[] = []
+  for (const guest of guests) addNumbers(metrics, guest, meaningOf)
+  return metrics
 }
 
-function numbersWith(guest: GuestNumbers, meaningOf: (own: string) => Meaning | undefined): Metric[] {
+function addNumbers(metrics: Metric[], guest: GuestNumbers, meaningOf: (own: string) => Meaning | 'none'): void {
   const labels = new Map<string | undefined, Metric['labels']>()
-  const metrics: Metric[] = []
   for (const [own, value] of guest.params) {
     const meaning = meaningOf(own)
     const number = numberOf(value)
-    if (meaning === undefined || number === undefined || (own.startsWith('balloon.') && number >= notSupplied)) continue
+    if (meaning === 'none' || number === undefined || (meaning.isBalloon && number >= notSupplied)) continue
     const { field, device } = meaning
-    if (!labels.has(device)) labels.set(device, labelsOf(guest, device))
-    metrics.push(metric(field, scaled(number, field.factor ?? 1), labels.get(device)))
+    let devices = labels.get(device)
+    if (devices === undefined) {
+      devices = labelsOf(guest, device)
+      labels.set(device, devices)
+    }
+    metrics.push(metric(field, scaled(number, field.factor ?? 1), devices))
   }
   const silent = gauge('silent_time', 'How long QEMU has not answered.', 's')
   if (guest.silentSeconds !== undefined) metrics.push(metric(silent, guest.silentSeconds, { guest: guest.name }))
-  return metrics
 }
 
 /** `block.0.rd.bytes` is a disk's `disk_read_bytes`; undefined for what is no number worth having. */
@@ -250,7 +260,8 @@ function readName(own: string): Meaning | undefined {
   if (leftOut.has(general)) return undefined
   const known = Object.hasOwn(fields, general) ? fields[general] : undefined
   const field = known ?? otherField(list === undefined ? own : `${list}.${rest}`)
-  return { field, device: list === undefined ? undefined : `${list}.${position}` }
+  const device = list === undefined ? undefined : `${list}.${position}`
+  return { field, device, isBalloon: own.startsWith('balloon.') }
 }
 
 /** What is in no table, under libvirt's name but in seconds and bytes; Prometheus keeps `_count` for itself. */

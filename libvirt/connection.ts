@@ -84,6 +84,7 @@ export class Connection {
   #unansweredPings = 0
   #heardFromDaemon = false
   #held = 0
+  #lateEndListener: (() => void) | undefined
 
   private constructor(wire: Wire, options: ConnectionOptions) {
     this.#wire = wire
@@ -106,10 +107,18 @@ export class Connection {
     const connection = new Connection(wire, options)
     try {
       const deadline = performance.now() + options.timeoutMs
-      await connection.#authenticate(deadline)
-      await connection.#handshake(procedures.connectOpen, deadline, writer =>
-        writer.optionalString(options.remoteUri).u32(options.readOnly ? readOnlyFlag : 0),
+      // Both at once: most daemons want no authentication, and one round trip less is felt where the machine is busy. One that wants it refuses the early
+      // opening, and any other refusal is repeated.
+      const authenticated = connection.#authenticate(deadline)
+      const early = connection.#openDriver(deadline, true).then(
+        () => true,
+        (error: unknown) => {
+          if (error instanceof LibvirtError) return false
+          throw error
+        },
       )
+      const [opened] = await Promise.all([early, authenticated])
+      if (!opened) await connection.#openDriver(deadline, false)
       if (options.keepalive !== false) connection.#startKeepalive(options.keepalive)
       return connection
     } catch (error) {
@@ -134,6 +143,11 @@ export class Connection {
 
   get idle(): boolean {
     return this.#inFlight.size === 0 && this.#waiting.size === 0
+  }
+
+  /** Tells a listener whenever the daemon is done with a call whose caller has given up, and when the connection ends with such calls. */
+  onLateEnd(listener: () => void): void {
+    this.#lateEndListener = listener
   }
 
   /** Keeps the process alive until the returned function is called (events are expected). */
@@ -191,8 +205,15 @@ export class Connection {
     )
   }
 
-  #handshake(procedure: Procedure, deadline: number, write?: (writer: XdrWriter) => void): Promise<XdrReader> {
-    return this.call({ procedure, write, timeoutMs: Math.max(1, deadline - performance.now()) })
+  #handshake(procedure: Procedure, deadline: number): Promise<XdrReader> {
+    return this.call({ procedure, timeoutMs: Math.max(1, deadline - performance.now()) })
+  }
+
+  #openDriver(deadline: number, urgent: boolean): Promise<XdrReader> {
+    const { remoteUri, readOnly } = this.#options
+    const write = (writer: XdrWriter) => writer.optionalString(remoteUri).u32(readOnly ? readOnlyFlag : 0)
+    const timeoutMs = Math.max(1, deadline - performance.now())
+    return this.call({ procedure: procedures.connectOpen, write, timeoutMs, urgent })
   }
 
   async #authenticate(deadline: number): Promise<void> {
@@ -306,6 +327,7 @@ export class Connection {
 
   #endLate(pending: Pending): void {
     this.#abandoned -= 1
+    this.#lateEndListener?.()
     pending.call.onLateEnd?.()
   }
 

@@ -3,7 +3,7 @@ import type { Domain } from './records.js'
 
 const minimumBackOffMs = 5000
 const maximumBackOffMs = 60_000
-/** Guests remembered at a time; the oldest is forgotten first. */
+/** Guests remembered at a time for either; the oldest is forgotten first. */
 const maximumGuests = 16_384
 
 /** Whom a call must wait for: the guest's QEMU, or the agent inside. */
@@ -28,11 +28,12 @@ interface Trouble {
  * pause has passed. One per Host, shared by all its callers.
  */
 export class GuestBreaker {
-  readonly #troubles = new Map<string, Trouble>()
+  /** By the guest's UUID. */
+  readonly #troubles: Readonly<Record<Answerer, Map<string, Trouble>>> = { monitor: new Map(), agent: new Map() }
 
   /** Throws LibvirtTimeoutError (`notAsked`) or the agent's own refusal while the guest is to be left alone. */
   check(domain: Domain, answerer: Answerer): void {
-    const trouble = this.#troubles.get(keyOf(domain, answerer))
+    const trouble = this.#troubles[answerer].get(domain.uuid)
     if (trouble === undefined) return
     if (trouble.outstanding === 0 && performance.now() >= trouble.untilMs) return
     if (trouble.refusal !== undefined) throw trouble.refusal
@@ -47,7 +48,7 @@ export class GuestBreaker {
 
   /** True when the guest did not answer an earlier call. */
   isSuspect(domain: Domain, answerer: Answerer): boolean {
-    return this.#troubles.has(keyOf(domain, answerer))
+    return this.#troubles[answerer].has(domain.uuid)
   }
 
   /** A call ran into its deadline; the daemon still works on it. */
@@ -67,7 +68,7 @@ export class GuestBreaker {
 
   /** The daemon has ended a call that had run into its deadline. */
   ended(domain: Domain, answerer: Answerer): void {
-    const trouble = this.#troubles.get(keyOf(domain, answerer))
+    const trouble = this.#troubles[answerer].get(domain.uuid)
     if (trouble === undefined) return
     trouble.outstanding -= 1
     this.answering(domain, answerer)
@@ -75,13 +76,13 @@ export class GuestBreaker {
 
   /** The guest answers again; forgotten as soon as none of its calls hangs any more. */
   answering(domain: Domain, answerer: Answerer): void {
-    const key = keyOf(domain, answerer)
-    if ((this.#troubles.get(key)?.outstanding ?? 0) <= 0) this.#troubles.delete(key)
+    const troubles = this.#troubles[answerer]
+    if ((troubles.get(domain.uuid)?.outstanding ?? 0) <= 0) troubles.delete(domain.uuid)
   }
 
   #note(domain: Domain, answerer: Answerer, procedure: string, sinceMs: number): Trouble {
-    const key = keyOf(domain, answerer)
-    const earlier = this.#troubles.get(key)
+    const troubles = this.#troubles[answerer]
+    const earlier = troubles.get(domain.uuid)
     const backOffMs = earlier === undefined ? minimumBackOffMs : Math.min(maximumBackOffMs, earlier.backOffMs * 2)
     const trouble: Trouble = {
       guest: domain.name,
@@ -92,20 +93,10 @@ export class GuestBreaker {
       outstanding: earlier?.outstanding ?? 0,
       refusal: undefined,
     }
-    this.#troubles.delete(key)
-    this.#troubles.set(key, trouble)
-    if (this.#troubles.size > maximumGuests) this.#forgetOldest()
+    troubles.delete(domain.uuid)
+    troubles.set(domain.uuid, trouble)
+    const [oldest] = troubles.size > maximumGuests ? troubles.keys() : []
+    if (oldest !== undefined) troubles.delete(oldest)
     return trouble
   }
-
-  #forgetOldest(): void {
-    for (const key of this.#troubles.keys()) {
-      this.#troubles.delete(key)
-      return
-    }
-  }
-}
-
-function keyOf(domain: Domain, answerer: Answerer): string {
-  return `${answerer} ${domain.uuid}`
 }

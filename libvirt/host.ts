@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type CallOptions, Calls, type Request } from './calls.js'
-import { Connection } from './connection.js'
+import { Connection, type ConnectionCall } from './connection.js'
 import { dial, systemPlaces } from './dial.js'
 import { DomainStatsDecoder } from './domain-stats.js'
 import { ErrorCode, LibvirtConnectionError, LibvirtError, LibvirtTimeoutError } from './errors.js'
@@ -120,12 +120,14 @@ export class Host extends Calls implements AsyncDisposable {
 
   /**
    * Statistics of all guests in one call, never waiting for a guest whose QEMU is busy or stuck: such guests are named
-   * in `notAnswering` and carry `monitor`. Rejects only when the daemon as a whole does not answer.
+   * in `notAnswering` and carry `monitor`. Rejects only when the daemon as a whole does not answer. States alone, for which libvirt asks no QEMU,
+   * do not wait for other statistics that are being read.
    */
   domainStats(options: DomainStatsOptions = {}): Promise<DomainStatsSample> {
+    const onlyStates = options.groups?.length === 1 && options.groups[0] === 'state'
     return sampleDomainStats(
       {
-        bulk: call => this.#connection('bulk', 'read').call(call),
+        bulk: call => this.#connection(onlyStates ? 'state' : 'bulk', 'read').call(call),
         decode: reader => this.#decoder.decode(reader, options.raw),
         activeDomains: callOptions => this.domains({ active: true }, callOptions),
         controlInfo: (domain, callOptions) => this.domainControlInfo(domain, callOptions),
@@ -173,7 +175,8 @@ export class Host extends Calls implements AsyncDisposable {
     this.#assertOpen()
     if (procedure.access === 'write' && this.#options.readOnly === true) throw deniedHere(request)
     const connection = this.#connection(procedure.purpose, procedure.access)
-    const call = {
+    const answerer = agentProcedures.includes(procedure) ? 'agent' : 'monitor'
+    const call: ConnectionCall = {
       procedure,
       write: request.write,
       timeoutMs: this.#timeoutMs(procedure, options),
@@ -181,12 +184,14 @@ export class Host extends Calls implements AsyncDisposable {
       signal: options?.signal,
       subject: request.subject,
       guest: guest?.name,
+      onLateEnd: guest && (() => this.#breaker.ended(guest, answerer)),
     }
     if (guest === undefined) return connection.call(call)
-    if (!agentProcedures.includes(procedure)) return this.#guarded(connection, call, guest, 'monitor')
-    return this.#inTurn(guest, call.timeoutMs, timeoutMs =>
-      this.#guarded(connection, { ...call, timeoutMs }, guest, 'agent'),
-    )
+    if (answerer === 'monitor') return this.#guarded(connection, call, guest, answerer)
+    return this.#inTurn(guest, call.timeoutMs, timeoutMs => {
+      const inTime = timeoutMs === call.timeoutMs ? call : { ...call, timeoutMs }
+      return this.#guarded(connection, inTime, guest, answerer)
+    })
   }
 
   /**
@@ -195,9 +200,9 @@ export class Host extends Calls implements AsyncDisposable {
    */
   #inTurn<T>(guest: Domain, timeoutMs: number, work: (timeoutMs: number) => Promise<T>): Promise<T> {
     const startedMs = performance.now()
-    const start = () => work(Math.max(1, timeoutMs - (performance.now() - startedMs)))
+    const startLater = () => work(Math.max(1, timeoutMs - (performance.now() - startedMs)))
     const earlier = this.#agentTurns.get(guest.uuid)
-    const turn = earlier === undefined ? start() : earlier.then(start)
+    const turn = earlier === undefined ? work(timeoutMs) : earlier.then(startLater)
     const forget = () => {
       if (this.#agentTurns.get(guest.uuid) === ended) this.#agentTurns.delete(guest.uuid)
     }
@@ -209,15 +214,14 @@ export class Host extends Calls implements AsyncDisposable {
   /** A call that may hang on one guest: not sent while the guest is known not to answer. */
   async #guarded(
     connection: ManagedConnection,
-    call: Parameters<ManagedConnection['call']>[0],
+    call: ConnectionCall,
     guest: Domain,
     answerer: Answerer,
   ): Promise<XdrReader> {
     this.#breaker.check(guest, answerer)
     const startedMs = performance.now()
     try {
-      const onLateEnd = () => this.#breaker.ended(guest, answerer)
-      const reader = await connection.call({ ...call, onLateEnd })
+      const reader = await connection.call(call)
       this.#breaker.answering(guest, answerer)
       return reader
     } catch (error) {

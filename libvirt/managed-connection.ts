@@ -55,16 +55,16 @@ export class ManagedConnection {
   async #send(call: ConnectionCall): Promise<XdrReader> {
     const endMs = performance.now() + call.timeoutMs
     const inTime = () => ({ ...call, timeoutMs: Math.max(1, endMs - performance.now()) })
+    let current = call
     for (;;) {
-      const connection = this.#usable() ?? (await this.#opened(inTime()))
-      const onLateEnd = () => {
-        this.#closeIfDone(connection)
-        call.onLateEnd?.()
-      }
+      const usable = this.#usable()
+      const connection = usable ?? (await this.#opened(current))
+      if (usable === undefined) current = inTime()
       try {
-        return await connection.call({ ...inTime(), onLateEnd })
+        return await connection.call(current)
       } catch (error) {
         if (!(error instanceof BlockedConnectionError)) throw error
+        current = inTime()
       }
     }
   }
@@ -145,6 +145,7 @@ export class ManagedConnection {
         connection.close()
         throw this.#closedError()
       }
+      connection.onLateEnd(() => this.#closeIfDone(connection))
       this.#current = connection
       this.#openedMs = performance.now()
       return connection

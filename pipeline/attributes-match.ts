@@ -1,5 +1,5 @@
 import { entriesOf, isNumeric, isObject, keysOf, member } from '../sensu/json-value.js'
-import { substituteText } from '../sensu/tokens.js'
+import { separateTokens } from '../sensu/tokens.js'
 import type { Json, JsonObject } from '../sensu/types.js'
 import { compileExpression } from './expression.js'
 
@@ -55,13 +55,13 @@ function isExpression(value: Json | undefined): value is string {
 
 function expressionHolds(value: Json, wanted: string, { whole, now, log }: Context): boolean {
   const written = wanted.slice(expressionPrefix.length)
-  const { text, unmatched } = substituteText(written, whole)
+  const { text, values, unmatched } = separateTokens(written, whole)
   if (unmatched.length > 0) {
     log.error('attribute value eval unmatched tokens', { value: written, unmatched_tokens: unmatched })
     return false
   }
   try {
-    return compileExpression(text)(value, now)
+    return compileExpression(text, values)(value, now)
   } catch (error) {
     log.error('attribute value eval error', {
       value: written,
@@ -73,8 +73,9 @@ function expressionHolds(value: Json, wanted: string, { whole, now, log }: Conte
 
 function faultOf(expression: string): string | undefined {
   try {
-    const text = expression.slice(expressionPrefix.length)
-    compileExpression(text.replace(/:::[^:\n|]+?(?:\|([^\n]*?))?:::/g, (_, fallback: string) => fallback || '1'))
+    const written = expression.slice(expressionPrefix.length)
+    const { text, values } = separateTokens(written.replace(/:::([^:\n|]+?)\|?:::/g, ':::$1|1:::'), {})
+    compileExpression(text, values)
     return undefined
   } catch (error) {
     return error instanceof Error ? error.message : String(error)

@@ -265,7 +265,8 @@ const numberMethods: Methods<Numeric> = {
   abs: value => like(value, Math.abs(Number(value))),
   floor: value => Math.floor(Number(value)),
   ceil: value => Math.ceil(Number(value)),
-  round: value => Math.round(Number(value)),
+  round: (value, [digits]) =>
+    digits === undefined ? Math.round(Number(value)) : like(value, Number(Number(value).toFixed(integerOf(digits)))),
   to_i: value => Math.trunc(Number(value)),
   to_f: value => float(Number(value)),
   modulo: (value, [by = null]) => arithmetic('%', value, by),
@@ -284,8 +285,9 @@ const listMethods: Methods<Value[]> = {
   size: items => items.length,
   count: (items, args, block) => items.filter(matching(args, block)).length,
   'empty?': items => items.length === 0,
-  first: items => items[0] ?? null,
-  last: items => items.at(-1) ?? null,
+  first: (items, [count]) => (count === undefined ? (items[0] ?? null) : items.slice(0, integerOf(count))),
+  last: (items, [count]) =>
+    count === undefined ? (items.at(-1) ?? null) : items.slice(Math.max(0, items.length - integerOf(count))),
   'any?': (items, args, block) => items.some(matching(args, block, truthy)),
   'all?': (items, args, block) => items.every(matching(args, block, truthy)),
   'none?': (items, args, block) => !items.some(matching(args, block, truthy)),

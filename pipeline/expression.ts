@@ -1,7 +1,9 @@
-import { Float, float } from '../sensu/json-value.js'
+import { Float } from '../sensu/json-value.js'
 import type { Json } from '../sensu/types.js'
+import { misuseOf } from './expression-arguments.js'
 import { arithmetic, callMethod, compare, equals, isMethod, matchText, truthy } from './expression-methods.js'
-import { ExpressionError, Moment, type Pattern, Range, Sym, type Value } from './expression-values.js'
+import { type Token, tokenize } from './expression-tokens.js'
+import { ExpressionError, Moment, Range, Sym, type Value } from './expression-values.js'
 
 /** What an expression is evaluated with. */
 export interface Scope {
@@ -19,11 +21,12 @@ const maximumLength = 10_000
  * Understands a filter's `eval:` expression: the part of Ruby that such expressions are written in, with the attribute as `value`. Literals, comparison,
  * boolean and arithmetic operators, `? :`, `=~`, indexes, calls of the methods of expression-methods.ts (some with a block), `Time.now` and
  * `Time.at`. Nothing can be assigned, defined, or called that is not in that list. Throws an ExpressionError that says what is not
- * understood, and where; so does the function returned, when a method does not exist for a value.
+ * understood, and where; so does the function returned, when a method does not exist for a value. `values` stand where the text has marks (see
+ * tokens.ts): in a text as they are, in a regular expression as text, elsewhere as the literals they hold.
  */
-export function compileExpression(text: string): (value: Json, now: Date) => boolean {
+export function compileExpression(text: string, values: readonly string[] = []): (value: Json, now: Date) => boolean {
   if (text.length > maximumLength) throw new ExpressionError(`longer than ${maximumLength} characters`)
-  const node = new Parser(text).whole()
+  const node = new Parser(tokenize(text, values)).whole()
   return (value, now) => truthy(node({ variables: new Map([['value', value]]), now }))
 }
 
@@ -37,8 +40,8 @@ class Parser {
   #at = 0
   #depth = 0
 
-  constructor(text: string) {
-    this.#tokens = tokenize(text)
+  constructor(tokens: Token[]) {
+    this.#tokens = tokens
   }
 
   whole(): Node {
@@ -185,8 +188,12 @@ class Parser {
     const token = this.#next()
     const name = token.text
     if (token.kind !== 'name' || !isMethod(name)) throw new ExpressionError(`unknown method ${name}`, token.at)
-    const args = this.#accept('(') ? this.#list(')') : []
-    const block = this.#accept('{') ? this.#block() : undefined
+    const opened = this.#accept('(')
+    const named = opened && this.#accept('&') ? this.#namedBlock() : undefined
+    const args = opened && !named ? this.#list(')') : []
+    const block = named ?? (this.#accept('{') ? this.#block() : undefined)
+    const misuse = misuseOf(name, args.length, block !== undefined)
+    if (misuse !== undefined) throw new ExpressionError(misuse, token.at)
     return scope => {
       const target = receiver(scope)
       if (safe && target === null) return null
@@ -194,6 +201,15 @@ class Parser {
       const run = block && ((item: Value) => block(scope, item))
       return callMethod(target, name, values, run)
     }
+  }
+
+  /** `(&:method)`, up to the symbol read already. */
+  #namedBlock(): (scope: Scope, item: Value) => Value {
+    const { value, text, at } = this.#next()
+    if (!(value instanceof Sym) || !isMethod(value.name)) throw new ExpressionError(`unknown method ${text}`, at)
+    const { name } = value
+    this.#expect(')')
+    return (_scope, item) => callMethod(item, name, [], undefined)
   }
 
   /** `{ |item| … }`; the brace has been read. */
@@ -323,122 +339,5 @@ function or(left: Node, right: Node): Node {
   return scope => {
     const value = left(scope)
     return truthy(value) ? value : right(scope)
-  }
-}
-
-interface Token {
-  kind: 'literal' | 'name' | 'operator' | 'end'
-  text: string
-  /** Position in the text, from 0. */
-  at: number
-  value: Value
-}
-
-// Sticky: `tokenize` says where each of them is tried.
-const operators = /<=>|===|==|!=|=~|!~|<=|>=|&&|\|\||\.\.\.|\.\.|&\.|[-+*/%<>!?:.,()[\]{}|]/y
-const blanks = /[\s]+/y
-const numbers = /\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?/y
-const names = /[A-Za-z_]\w*[?]?/y
-const symbols = /:(?:([A-Za-z_]\w*)|"([^"\\#]*)")/y
-const singleQuoted = /'((?:[^'\\]|\\[\s\S])*)'/y
-const doubleQuoted = /"((?:[^"\\]|\\[\s\S])*)"/y
-const words = /%w(?:\[([^\]]*)\]|\(([^)]*)\))/y
-const regularExpressions = /\/((?:[^/\\]|\\[\s\S])*)\/([imxo]*)/y
-
-function tokenize(text: string): Token[] {
-  const tokens: Token[] = []
-  let at = 0
-  const take = (pattern: RegExp): RegExpExecArray | null => {
-    pattern.lastIndex = at
-    return pattern.exec(text)
-  }
-  while (at < text.length) {
-    const blank = take(blanks)
-    if (blank) {
-      at += blank[0].length
-      continue
-    }
-    const before = tokens.at(-1)
-    const found = literal(take, afterValue(before), at) ?? nameOrOperator(take)
-    if (!found) throw new ExpressionError(`unexpected ${text[at]}`, at)
-    tokens.push({ ...found, at })
-    at += found.text.length
-  }
-  return tokens
-}
-
-/** Whether a `/`, `%` or `:` that follows is an operator. */
-function afterValue(token: Token | undefined): boolean {
-  if (token === undefined) return false
-  if (token.kind === 'name') return !['and', 'or', 'not'].includes(token.text)
-  return token.kind === 'literal' || token.text === ')' || token.text === ']' || token.text === '}'
-}
-
-type Take = (pattern: RegExp) => RegExpExecArray | null
-type Found = Omit<Token, 'at'>
-
-function literal(take: Take, followsValue: boolean, at: number): Found | undefined {
-  const found = (match: RegExpExecArray, value: Value): Found => ({ kind: 'literal', text: match[0], value })
-  const number = take(numbers)
-  if (number) return found(number, numberOf(number[0].replaceAll('_', '')))
-  const single = take(singleQuoted)
-  if (single) return found(single, (single[1] ?? '').replace(/\\(['\\])/g, '$1'))
-  const double = take(doubleQuoted)
-  if (double) return found(double, unescaped(double[1] ?? '', at))
-  if (followsValue) return undefined
-  const symbol = take(symbols)
-  if (symbol) return found(symbol, new Sym(symbol[1] ?? symbol[2] ?? ''))
-  const list = take(words)
-  if (list)
-    return found(
-      list,
-      (list[1] ?? list[2] ?? '').split(/\s+/).filter(word => word !== ''),
-    )
-  const regular = take(regularExpressions)
-  return regular ? found(regular, patternOf(regular[1] ?? '', regular[2] ?? '', at)) : undefined
-}
-
-function nameOrOperator(take: Take): Found | undefined {
-  const name = take(names)
-  if (name) return { kind: 'name', text: name[0], value: null }
-  const operator = take(operators)
-  return operator ? { kind: 'operator', text: operator[0], value: null } : undefined
-}
-
-function numberOf(text: string): Value {
-  if (/[.eE]/.test(text)) return float(Number(text))
-  const value = Number(text)
-  return Number.isSafeInteger(value) ? value : BigInt(text)
-}
-
-const escapes: ReadonlyMap<string, string> = new Map([
-  ['n', '\n'],
-  ['t', '\t'],
-  ['r', '\r'],
-  ['e', '\x1b'],
-  ['s', ' '],
-  ['0', '\0'],
-])
-
-function unescaped(text: string, at: number): string {
-  if (text.includes('#{')) throw new ExpressionError('texts with #{…} are not supported', at)
-  return text.replace(/\\([\s\S])/g, (_, character: string) => escapes.get(character) ?? character)
-}
-
-/** A Ruby regular expression as JavaScript's: `^` and `$` are at every line, `\A` and `\z` at the ends of the text. */
-function patternOf(source: string, flags: string, at: number): Pattern {
-  if (flags.includes('x')) throw new ExpressionError('the flag x of a regular expression is not supported', at)
-  if (/\[\[:|\(\?[#>imx-]|\\[pGRXK]|#\{/.test(source)) {
-    throw new ExpressionError('this form of a regular expression is not supported', at)
-  }
-  const translated = source
-    .replace(/\\A/g, '(?<![\\s\\S])')
-    .replace(/\\Z/g, '(?=\\n?(?![\\s\\S]))')
-    .replace(/\\z/g, '(?![\\s\\S])')
-    .replace(/\\h/g, '[0-9a-fA-F]')
-  try {
-    return new RegExp(translated, `m${flags.includes('i') ? 'i' : ''}${flags.includes('m') ? 's' : ''}`)
-  } catch (error) {
-    throw new ExpressionError(error instanceof Error ? error.message : String(error), at)
   }
 }

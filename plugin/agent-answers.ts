@@ -116,9 +116,9 @@ export async function surveyAgents<G extends Guest, T>(
   return guests.map(({ domain: { name, uuid, id }, state: found }) => {
     const { sinceMs = takenAtMs, startSeen = false, answered = false } = watched.get(uuid) ?? {}
     const answer: Answer<T> = answers.get(uuid) ?? { kind: 'not running' }
-    const seen = { watchedSeconds: (takenAtMs - sinceMs) / 1000, startSeen, answeredBefore: answered }
-    const guest = { name, uuid, ...(id === undefined ? {} : { id }), limits: own?.get(uuid) }
-    return { ...guest, state: found, answer, ...seen }
+    const watchedSeconds = (takenAtMs - sinceMs) / 1000
+    const seen = { state: found, answer, watchedSeconds, startSeen, answeredBefore: answered, limits: own?.get(uuid) }
+    return id === undefined ? { name, uuid, ...seen } : { name, uuid, id, ...seen }
   })
 }
 
@@ -149,7 +149,11 @@ function isWatched(value: unknown): value is Watched {
 }
 
 function record(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? { ...value } : {}
+  return isRecord(value) ? value : {}
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null
 }
 
 /** What the next run is to know. An agent that refuses a command has answered; of one that was not asked nothing new is known. */

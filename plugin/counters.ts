@@ -30,37 +30,48 @@ export async function growthSince(
 ): Promise<Map<string, Growth>> {
   const last = keptSamples(await state.read())
   const growth = new Map<string, Growth>()
+  const kept: [string, Kept][] = []
   for (const [object, counters] of current) {
+    const numbers = asNumbers(counters)
     const before = last.get(object)
-    const grown = before === undefined ? undefined : compare(before, timeMs, counters)
+    const grown = before === undefined ? undefined : compare(before, timeMs, numbers)
     if (grown !== undefined) growth.set(object, grown)
+    kept.push([object, [timeMs, numbers]])
   }
-  const recent = [...last].filter(([object, [time]]) => !current.has(object) && Math.abs(timeMs - time) < longestKeptMs)
-  const fresh = [...current].map(([object, counters]): [string, Kept] => [object, [timeMs, asNumbers(counters)]])
-  await state.write({ counters: Object.fromEntries([...fresh, ...recent].slice(0, mostKept)) })
+  for (const [object, sample] of last) {
+    if (!current.has(object) && Math.abs(timeMs - sample[0]) < longestKeptMs) kept.push([object, sample])
+  }
+  await state.write({ counters: Object.fromEntries(kept.slice(0, mostKept)) })
   return growth
 }
 
-function compare([time, before]: Kept, timeMs: number, counters: Counters): Growth | undefined {
+function compare([time, before]: Kept, timeMs: number, counters: Kept[1]): Growth | undefined {
   const seconds = (timeMs - time) / 1000
   if (seconds <= 0) return undefined
-  const grown = Object.entries(asNumbers(counters)).map(
-    ([name, value]) => [name, value - (before[name] ?? Number.NaN)] as const,
-  )
-  // A reset of one counter is a reset of the object: mixing two lives would give wrong averages.
-  return grown.every(([, difference]) => difference >= 0) ? { seconds, grown: Object.fromEntries(grown) } : undefined
+  const grown: Record<string, number> = {}
+  for (const [name, value] of Object.entries(counters)) {
+    const difference = value - (before[name] ?? Number.NaN)
+    // A reset of one counter is a reset of the object: mixing two lives would give wrong averages.
+    if (!(difference >= 0)) return undefined
+    grown[name] = difference
+  }
+  return { seconds, grown }
 }
 
-function asNumbers(counters: Counters): Record<string, number> {
-  return Object.fromEntries(Object.entries(counters).map(([name, value]) => [name, Number(value)]))
+function asNumbers(counters: Counters): Kept[1] {
+  const numbers: Record<string, number> = {}
+  for (const [name, value] of Object.entries(counters)) numbers[name] = Number(value)
+  return numbers
 }
 
 /** What `growthSince` kept; whatever does not look like it counts as nothing. */
 function keptSamples(value: unknown): Map<string, Kept> {
   const counters = isRecord(value) ? value['counters'] : undefined
-  return new Map(
-    isRecord(counters) ? Object.entries(counters).filter((entry): entry is [string, Kept] => isKept(entry[1])) : [],
-  )
+  const samples = new Map<string, Kept>()
+  for (const [object, sample] of Object.entries(isRecord(counters) ? counters : {})) {
+    if (isKept(sample)) samples.set(object, sample)
+  }
+  return samples
 }
 
 function isKept(value: unknown): value is Kept {

@@ -73,7 +73,10 @@ export function readEvent(json: string): SensuEvent {
 }
 
 function parsed(json: string): unknown {
-  if (json.trim() === '') throw new Error('no event on standard input: a Sensu server hands it over there, as JSON')
+  if (json.trim() === '')
+    throw new Error(
+      'no event on standard input: a Sensu server hands it over there, as JSON; where all is well its API has no event either',
+    )
   try {
     return JSON.parse(json)
   } catch (error) {

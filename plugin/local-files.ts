@@ -75,6 +75,8 @@ class Look implements LocalFiles {
   readonly spaces: LocalSpace[] = []
   /** File systems that have answered, by device number. */
   readonly #mountPoints = new Map<number, string>()
+  /** Directories of missing files, and whether they are there. */
+  readonly #directories = new Map<string, boolean>()
   readonly #options: LookOptions
 
   constructor(options: LookOptions) {
@@ -108,12 +110,22 @@ class Look implements LocalFiles {
       return { kind: 'file', usedBytes: found.blocks * 512, mountPoint }
     } catch (error) {
       if (!isMissing(error)) return { kind: 'unknown', text: reasonOf(error) }
-      const directory = await this.#stat(dirname(path)).catch((reason: unknown) => reason)
       // Where the directory is not to be seen either, the file may well be there for QEMU.
-      return directory instanceof Error
-        ? { kind: 'unknown', text: `${dirname(path)} is not here: is it mounted, or is this a container?` }
-        : { kind: 'missing' }
+      return (await this.#isThere(dirname(path)))
+        ? { kind: 'missing' }
+        : { kind: 'unknown', text: `${dirname(path)} is not here: is it mounted, or is this a container?` }
     }
+  }
+
+  async #isThere(directory: string): Promise<boolean> {
+    const known = this.#directories.get(directory)
+    if (known !== undefined) return known
+    const found = await this.#stat(directory).then(
+      () => true,
+      () => false,
+    )
+    this.#directories.set(directory, found)
+    return found
   }
 
   async #newSpace(device: number, path: string): Promise<string> {
@@ -135,17 +147,14 @@ class Look implements LocalFiles {
   }
 
   /** The file system has just answered; should it hang now, the next run finds the read still pending. */
-  async #stat(path: string): Promise<Stats> {
-    const reading = this.#options.pending.join(`stat ${path}`, () => statOf(path))
-    let timer: NodeJS.Timeout | undefined
-    const tooLong = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`${path} ${hangs}`)), answerTimeoutMs)
+  #stat(path: string): Promise<Stats> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`${path} ${hangs}`)), answerTimeoutMs)
+      this.#options.pending
+        .join(`stat ${path}`, () => statOf(path))
+        .then(resolve, reject)
+        .finally(() => clearTimeout(timer))
     })
-    try {
-      return await Promise.race([reading, tooLong])
-    } finally {
-      clearTimeout(timer)
-    }
   }
 }
 

@@ -25,8 +25,12 @@ export function selectObjects<T extends Selectable>(
     if (exclude?.test(object.name)) return false
     return everything || wanted.has(object.name) || wanted.has(object.uuid ?? '') || match?.test(object.name) === true
   })
-  const known = new Set(objects.flatMap(object => [object.name, object.uuid]))
-  return { selected, missing: [...wanted].filter(name => !known.has(name)) }
+  const missing = new Set(wanted)
+  for (const { name, uuid = '' } of wanted.size > 0 ? objects : []) {
+    missing.delete(name)
+    missing.delete(uuid)
+  }
+  return { selected, missing: [...missing] }
 }
 
 /** Findings for objects of a kind (`pool`, `network`) that a selection asked for and did not find; those named are looked at for being there, too. */

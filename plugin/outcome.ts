@@ -66,6 +66,14 @@ export class Verdict implements Outcome {
   summary: string | undefined
   readonly findings: Finding[] = []
   readonly metrics: Metric[] = []
+  #lastLabels:
+    | {
+        readonly guest: string | undefined
+        readonly device: string | undefined
+        readonly deviceLabel: string
+        readonly labels: Readonly<Record<string, string>>
+      }
+    | undefined
 
   /** Records a finding. */
   add(finding: Finding): this {
@@ -84,17 +92,27 @@ export class Verdict implements Outcome {
    * not judged: whether that is UNKNOWN is the check's to say. Returns the status.
    */
   judge(judgement: Judgement): Status {
-    const { guest, device, deviceLabel, what, note, ...metric } = judgement
-    const labels = {
+    const { guest, device, name, unit, min, max, help, value, warning, critical } = judgement
+    const labels = this.#labelsOf(judgement)
+    this.measure({ name, unit, min, max, help, labels, value, warning, critical })
+    if (value === undefined) return 'OK'
+    const crossed = crossedBy(Number(value), judgement)
+    this.add(crossed === undefined ? new WithinLimits(judgement) : { ...crossed, guest, device })
+    return crossed?.status ?? 'OK'
+  }
+
+  /** One object for numbers of one device in a row, so that a format makes their text once. */
+  #labelsOf({ guest, device, deviceLabel = 'device', labels }: Judgement): Readonly<Record<string, string>> {
+    const last = this.#lastLabels
+    if (labels === undefined && last?.guest === guest && last?.device === device && last?.deviceLabel === deviceLabel)
+      return last.labels
+    const made = {
       ...(guest === undefined ? {} : { guest }),
-      ...(device === undefined ? {} : { [deviceLabel ?? 'device']: device }),
-      ...metric.labels,
+      ...(device === undefined ? {} : { [deviceLabel]: device }),
+      ...labels,
     }
-    this.measure({ ...metric, labels })
-    if (metric.value === undefined) return 'OK'
-    const { status, text } = compare(Number(metric.value), metric)
-    this.add({ status, guest, device, message: [what, text.quantity, note, text.limit].filter(Boolean).join(' ') })
-    return status
+    if (labels === undefined) this.#lastLabels = { guest, device, deviceLabel, labels: made }
+    return made
   }
 
   /**
@@ -109,15 +127,43 @@ export class Verdict implements Outcome {
   }
 }
 
-function compare(value: number, { warning, critical, unit }: Metric) {
-  const rounded = formatQuantity(value, unit)
+/** The limit a value crossed, in a status and words; undefined when it crossed none. */
+function crossedBy(value: number, judgement: Judgement): Pick<Finding, 'status' | 'message'> | undefined {
+  const { warning, critical, unit } = judgement
   const crossed = (status: Status, range: Range) => {
+    const rounded = formatQuantity(value, unit)
     const limit = crossedLimit(range, value, unit)
     // 90.001 must not read as "90 % (critical above 90 %)".
     const quantity = limit.endsWith(` ${rounded}`) ? `${formatNumber(value)}${unit ?? ''}` : rounded
-    return { status, text: { quantity, limit: `(${status.toLowerCase()} ${limit})` } }
+    return { status, message: `${inWords(judgement, quantity)} (${status.toLowerCase()} ${limit})` }
   }
   if (critical !== undefined && violates(critical, value)) return crossed('CRITICAL', critical)
-  if (warning !== undefined && violates(warning, value)) return crossed('WARNING', warning)
-  return { status: 'OK' as const, text: { quantity: rounded, limit: '' } }
+  return warning !== undefined && violates(warning, value) ? crossed('WARNING', warning) : undefined
+}
+
+function inWords({ what, note }: Judgement, quantity: string): string {
+  return note ? `${what} ${quantity} ${note}` : `${what} ${quantity}`
+}
+
+/** The finding of a number that crossed no limit: put in words when somebody asks for them, which for most of a thousand guests' numbers nobody does. */
+class WithinLimits implements Finding {
+  readonly status = 'OK'
+  readonly guest: string | undefined
+  readonly device: string | undefined
+  readonly #judgement: Judgement
+
+  constructor(judgement: Judgement) {
+    this.guest = judgement.guest
+    this.device = judgement.device
+    this.#judgement = judgement
+  }
+
+  get message(): string {
+    return inWords(this.#judgement, formatQuantity(Number(this.#judgement.value), this.#judgement.unit))
+  }
+
+  toJSON(): Finding {
+    const { status, guest, device, message } = this
+    return { status, guest, device, message }
+  }
 }

@@ -22,13 +22,14 @@ export interface Report {
 const firstLineLength = 255
 const longestObjectName = 64
 const mostDetailLines = 1000
+const partsPerChunk = 100
 
 /** The formats of `--format`; each prints a whole report, ending in a line break. */
 export const formats = {
   nagios: formatNagios,
-  graphite: (report: Report) => metricLines(report, graphiteLine),
-  influxdb: (report: Report) => metricLines(report, influxLine),
-  opentsdb: (report: Report) => metricLines(report, opentsdbLine),
+  graphite: (report: Report) => metricLines(report, graphite),
+  influxdb: (report: Report) => metricLines(report, influxdb),
+  opentsdb: (report: Report) => metricLines(report, opentsdb),
   prometheus: formatPrometheus,
   json: formatJson,
 } as const satisfies Record<string, (report: Report) => string>
@@ -71,7 +72,7 @@ export function firstLine({ name, outcome, line }: Pick<Report, 'name' | 'outcom
   const relevant = status === 'OK' ? outcome.findings : sortedFindings(outcome.findings.filter(isNotOk))
   if (status === 'OK' && outcome.summary !== undefined) return statusLine(name, status, outcome.summary)
   if (relevant.length === 0) return statusLine(name, status, 'nothing to judge')
-  return statusLine(name, status, joinFitting(relevant.map(findingText), firstLineLength - name.length - 14))
+  return statusLine(name, status, joinFitting(relevant, firstLineLength - name.length - 14))
 }
 
 /** `object: message`, the object's name made harmless and short. */
@@ -89,27 +90,30 @@ function sortedFindings(findings: readonly Finding[]): Finding[] {
   return worstFirst.flatMap(status => findings.filter(finding => finding.status === status))
 }
 
-/** Texts joined by `; ` while they fit, at least one, then how many there are besides. */
-function joinFitting(texts: readonly string[], length: number): string {
+/** The texts of findings joined by `; ` while they fit, at least one, then how many there are besides. */
+function joinFitting([first, ...others]: readonly Finding[], length: number): string {
   const roomForCount = 12
-  let [joined = ''] = texts
-  let shown = 1
-  for (const text of texts.slice(1)) {
+  let joined = first === undefined ? '' : findingText(first)
+  let shown = 0
+  for (const finding of others) {
+    const text = findingText(finding)
     if (joined.length + text.length + 2 > length - roomForCount) break
     joined += `; ${text}`
     shown += 1
   }
-  const count = texts.length - shown
+  const count = others.length - shown
   return count === 0 ? cut(joined, length) : `${cut(joined, length - roomForCount)}; ${count} more`
 }
 
 function formatNagios(report: Report): string {
-  const perfdata = uniqueMetrics(report.outcome.metrics).map(perfdataItem)
+  const perfdata = new LongText()
+  eachUnique(report.outcome.metrics, dottedLabels, (metric, labels) => perfdata.add(` ${perfdataItem(metric, labels)}`))
   const first = firstLine(report)
   const lines = [first, ...(report.line && !report.verbose ? [] : detailLines(report))]
   // On a line of its own, so that the first line stays within its length however many numbers there are. Another plugin's line may have
   // its own `|`, of which there must be one only.
-  if (perfdata.length > 0 && !first.includes('|')) lines.push(`| ${perfdata.join(' ')}`)
+  const numbers = perfdata.whole()
+  if (numbers !== '' && !first.includes('|')) lines.push(`|${numbers}`)
   return `${lines.join('\n')}\n`
 }
 
@@ -120,35 +124,77 @@ function detailLines({ outcome, verbose }: Report): string[] {
   return needed.length > lines.length ? [...lines, `and ${needed.length - lines.length} more`] : lines
 }
 
-/** Metrics that differ in name or labels; the first of equal ones, since most parsers refuse a second. */
-function uniqueMetrics(metrics: readonly Metric[]): Metric[] {
-  const seen = new Set<string>()
-  return metrics.filter(metric => {
-    const path = metricPath(metric, '\0')
-    if (seen.has(path)) return false
-    seen.add(path)
-    return true
-  })
+/**
+ * A text of very many short ones. Adding them up one by one V8 keeps the pieces of each until the end, and its garbage collector carries them about:
+ * that takes longer than all else.
+ */
+class LongText {
+  readonly #chunks: string[] = []
+  #parts: string[] = []
+
+  add(part: string): void {
+    if (this.#parts.push(part) >= partsPerChunk) this.#join()
+  }
+
+  whole(): string {
+    this.#join()
+    return this.#chunks.join('')
+  }
+
+  #join(): void {
+    this.#chunks.push(this.#parts.join(''))
+    this.#parts = []
+  }
 }
 
-function metricPath({ name, labels = {} }: Metric, separator: string): string {
-  return [...Object.values(labels), name].join(separator)
+type Labels = Readonly<Record<string, string>>
+const noLabels: Labels = {}
+
+/**
+ * Gives `use` each metric with what its labels look like in a format; of equal ones the first only, since most parsers refuse a second. That text is made
+ * once for numbers in a row that share their labels: guests have a hundred each.
+ */
+function eachUnique(
+  metrics: readonly Metric[],
+  textOf: (labels: Labels) => string,
+  use: (metric: Metric, labels: string) => void,
+): void {
+  const seen = new Map<string, Set<string>>()
+  let last: Labels | undefined
+  let text = ''
+  let names = new Set<string>()
+  for (const metric of metrics) {
+    const { name, labels = noLabels } = metric
+    if (labels !== last) {
+      last = labels
+      text = textOf(labels)
+      names = seen.get(text) ?? new Set()
+      seen.set(text, names)
+    }
+    if (names.has(name)) continue
+    names.add(name)
+    use(metric, text)
+  }
 }
 
-function perfdataItem(metric: Metric): string {
-  const label = [...Object.values(metric.labels ?? {}).map(value => safeName(value)), metric.name].join('.')
-  const value = formatNumber(metric.value)
-  const limits = [
-    limitText(metric.warning),
-    limitText(metric.critical),
-    formatNumber(metric.min),
-    formatNumber(metric.max),
-  ]
-  const tail = limits
-    .map(limit => `;${limit ?? ''}`)
+/** `web1.vda.` */
+function dottedLabels(labels: Labels): string {
+  return Object.values(labels)
+    .map(value => `${safeName(value)}.`)
     .join('')
-    .replace(/;+$/, '')
-  return `${label}=${value === undefined ? 'U' : value + (metric.unit ?? '')}${tail}`
+}
+
+function perfdataItem({ name, value, unit = '', warning, critical, min, max }: Metric, labels: string): string {
+  const number = formatNumber(value)
+  let item = `${labels}${name}=${number === undefined ? 'U' : number + unit}`
+  let separators = ''
+  for (const limit of [limitText(warning), limitText(critical), formatNumber(min), formatNumber(max)]) {
+    separators += ';'
+    if (!limit) continue
+    item += separators + limit
+    separators = ''
+  }
+  return item
 }
 
 /** A range as performance data carries it; one that nothing can violate says nothing. */
@@ -161,44 +207,53 @@ export function metricKind(name: string): string {
   return name.replace(/^check-/, '').replaceAll(/[^A-Za-z0-9]/g, '_')
 }
 
-interface Sample {
-  readonly kind: string
-  readonly metric: Metric
-  readonly value: string
-  readonly seconds: number
-  readonly scheme: string
+/** A format with one line for each number. */
+interface LineFormat {
+  /** What the lines of numbers with these labels have in common. */
+  common(kind: string, labels: Labels, scheme: string): string
+  line(common: string, kind: string, name: string, value: string, seconds: number): string
 }
 
 /** One line per number that could be determined. */
-function metricLines(report: Report, line: (sample: Sample) => string): string {
-  const kind = metricKind(report.name)
-  const seconds = Math.floor(report.timeMs / 1000)
-  let lines = ''
-  for (const metric of uniqueMetrics(report.outcome.metrics)) {
-    const value = formatNumber(metric.value)
-    if (value !== undefined) lines += `${line({ kind, metric, value, seconds, scheme: report.scheme })}\n`
-  }
-  return lines
+function metricLines({ name, scheme, timeMs, outcome }: Report, { common, line }: LineFormat): string {
+  const kind = metricKind(name)
+  const seconds = Math.floor(timeMs / 1000)
+  const lines = new LongText()
+  eachUnique(
+    outcome.metrics,
+    labels => common(kind, labels, scheme),
+    (metric, own) => {
+      const value = formatNumber(metric.value)
+      if (value !== undefined) lines.add(`${line(own, kind, metric.name, value, seconds)}\n`)
+    },
+  )
+  return lines.whole()
 }
 
 /** `host.kind.guest.disk.name value seconds`; the host's own dots stay, those of other names are escaped. */
-function graphiteLine({ kind, metric, value, seconds, scheme }: Sample): string {
-  const labels = Object.values(metric.labels ?? {}).map(text => safeName(text, 'path'))
-  return `${[safeName(scheme), kind, ...labels, metric.name].join('.')} ${value} ${seconds}`
+const graphite: LineFormat = {
+  common: (kind, labels, scheme) =>
+    [safeName(scheme), kind, ...Object.values(labels).map(text => safeName(text, 'path')), ''].join('.'),
+  line: (path, _, name, value, seconds) => `${path}${name} ${value} ${seconds}`,
 }
 
 /** `measurement,tag=value field=value nanoseconds`. Tag values are free of backslashes and line breaks by {@link labelValue}. */
-function influxLine({ kind, metric, value, seconds, scheme }: Sample): string {
-  const tags = Object.entries({ host: scheme, ...metric.labels })
-    .map(([tag, text]) => `,${tag}=${labelValue(text).replaceAll(/[,= ]/g, '\\$&')}`)
-    .join('')
-  return `${kind}${tags} ${metric.name}=${value} ${seconds}000000000`
+const influxdb: LineFormat = {
+  common: (kind, labels, scheme) =>
+    Object.entries({ host: scheme, ...labels }).reduce(
+      (tags, [tag, text]) => `${tags},${tag}=${labelValue(text).replaceAll(/[,= ]/g, '\\$&')}`,
+      kind,
+    ),
+  line: (tags, _, name, value, seconds) => `${tags} ${name}=${value} ${seconds}000000000`,
 }
 
 /** The telnet form, `put metric seconds value tag=value`. */
-function opentsdbLine({ kind, metric, value, seconds, scheme }: Sample): string {
-  const tags = Object.entries({ host: scheme, ...metric.labels }).map(([tag, text]) => `${tag}=${safeName(text)}`)
-  return `put ${kind}.${metric.name} ${seconds} ${value} ${tags.join(' ')}`
+const opentsdb: LineFormat = {
+  common: (_, labels, scheme) =>
+    Object.entries({ host: scheme, ...labels })
+      .map(([tag, text]) => `${tag}=${safeName(text)}`)
+      .join(' '),
+  line: (tags, kind, name, value, seconds) => `put ${kind}.${name} ${seconds} ${value} ${tags}`,
 }
 
 const prometheusSuffix: Readonly<Record<string, string>> = { B: '_bytes', s: '_seconds', '%': '_ratio', c: '_total' }
@@ -206,17 +261,17 @@ const prometheusSuffix: Readonly<Record<string, string>> = { B: '_bytes', s: '_s
 /** The text exposition format, without time stamps (the node exporter's textfile collector refuses them); percentages become ratios. */
 function formatPrometheus({ name, outcome }: Report): string {
   const families = new Map<string, string[]>()
-  for (const metric of uniqueMetrics(outcome.metrics)) {
+  eachUnique(outcome.metrics, prometheusLabels, (metric, labels) => {
     const family = prometheusName(name, metric)
     const ratio = metric.unit === '%' && metric.value !== undefined
     const value = formatNumber(ratio ? Number(metric.value) / 100 : metric.value)
-    if (value === undefined) continue
+    if (value === undefined) return
     const help = printable(metric.help ?? metric.name.replaceAll('_', ' ')).replaceAll('\\', '\\\\')
     const header = [`# HELP ${family} ${help}`, `# TYPE ${family} ${metric.unit === 'c' ? 'counter' : 'gauge'}`]
     const lines = families.get(family) ?? header
-    lines.push(`${family}${prometheusLabels(metric)} ${value}`)
+    lines.push(`${family}${labels} ${value}`)
     families.set(family, lines)
-  }
+  })
   return [...families.values()]
     .flat()
     .map(line => `${line}\n`)
@@ -229,7 +284,7 @@ function prometheusName(check: string, { name, unit }: Metric): string {
   return base.endsWith(suffix) ? base : base + suffix
 }
 
-function prometheusLabels({ labels = {} }: Metric): string {
+function prometheusLabels(labels: Labels): string {
   const pairs = Object.entries(labels).map(([label, text]) => `${label}="${labelValue(text).replaceAll('"', '\\"')}"`)
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`
 }
@@ -237,12 +292,15 @@ function prometheusLabels({ labels = {} }: Metric): string {
 /** One JSON object on one line, names as they are. */
 function formatJson(report: Report): string {
   const { name, outcome, timeMs } = report
-  const metrics = uniqueMetrics(outcome.metrics).map(({ value, warning, critical, ...metric }) => ({
-    ...metric,
-    value: value === undefined || !Number.isFinite(Number(value)) ? null : Number(value),
-    warning: warning?.text,
-    critical: critical?.text,
-  }))
+  const metrics: object[] = []
+  eachUnique(
+    outcome.metrics,
+    labels => JSON.stringify(labels),
+    ({ value, warning, critical, ...metric }) => {
+      const number = value === undefined || !Number.isFinite(Number(value)) ? null : Number(value)
+      metrics.push({ ...metric, value: number, warning: warning?.text, critical: critical?.text })
+    },
+  )
   const status = statusOf(outcome)
   const summary = firstLine(report)
   return `${printableJson({ check: name, status, summary, time: Math.floor(timeMs / 1000), findings: outcome.findings, metrics })}\n`

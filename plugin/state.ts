@@ -1,8 +1,8 @@
 /** What one use of a check keeps from run to run: one JSON value. */
 export interface StateStore {
-  /** The value of the last `write`; undefined on the first run and when what is kept cannot be read as JSON. */
+  /** The value of the last `write`, not to be changed; undefined on the first run and when what is kept cannot be read as JSON. */
   read(): Promise<unknown>
-  /** Replaces the value, all or nothing. */
+  /** Replaces the value, all or nothing. It must be one that JSON can carry, and not be changed afterwards. */
   write(value: unknown): Promise<void>
 }
 
@@ -35,7 +35,7 @@ export interface StateKeeper {
 
 /** State in memory, for a process that lives between runs; the least recently used beyond 1,000 keys is forgotten. */
 export class MemoryState implements StateKeeper {
-  readonly #values = new Map<string, string>()
+  readonly #values = new Map<string, unknown>()
   readonly #limit: number
 
   constructor(limit = 1000) {
@@ -45,13 +45,10 @@ export class MemoryState implements StateKeeper {
   open(key: StateKey): StateStore {
     const name = JSON.stringify([key.check, key.uri, key.options])
     return {
-      read: async () => {
-        const text = this.#values.get(name)
-        return text === undefined ? undefined : JSON.parse(text)
-      },
+      read: async () => this.#values.get(name),
       write: async value => {
         this.#values.delete(name)
-        this.#values.set(name, JSON.stringify(value))
+        this.#values.set(name, value)
         const [oldest] = this.#values.keys()
         if (this.#values.size > this.#limit && oldest !== undefined) this.#values.delete(oldest)
       },

@@ -80,8 +80,16 @@ export function formatNumber(value: number | bigint | undefined): string | undef
   if (value === undefined || !Number.isFinite(value)) return undefined
   if (Number.isSafeInteger(value)) return String(value)
   if (Number.isInteger(value)) return BigInt(value).toString()
-  const text = value.toFixed(Math.abs(value) < 0.001 ? 12 : 6)
-  return text.replace(/\.?0+$/, '').replace(/^-0$/, '0')
+  return withoutZeros(value.toFixed(Math.abs(value) < 0.001 ? 12 : 6))
+}
+
+/** A number with decimals without the zeros at its end. By hand: a thousand guests have a hundred thousand numbers. */
+function withoutZeros(text: string): string {
+  let end = text.length
+  while (text[end - 1] === '0') end -= 1
+  if (text[end - 1] === '.') end -= 1
+  const short = text.slice(0, end)
+  return short === '-0' ? '0' : short
 }
 
 const binaryPrefixes = ['', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei']
@@ -114,7 +122,9 @@ function formatSeconds(seconds: number): string {
 }
 
 function rounded(value: number): string {
-  return formatNumber(Math.round(value * 100) / 100) ?? 'unknown'
+  const hundredths = Math.round(value * 100) / 100
+  // With two decimals JavaScript's own text is the shortest, and never in scientific notation.
+  return Number.isInteger(hundredths) ? (formatNumber(hundredths) ?? 'unknown') : String(hundredths)
 }
 
 function join(number: string, unit: string): string {

@@ -58,6 +58,7 @@ const hypervisor = [
 
 /** @type {Requirement[]} */
 const testTools = [
+  { package: 'chromium', shownBy: ['chromium'], why: 'shows the status page, without a screen' },
   { package: 'openssl', shownBy: ['openssl'], why: 'makes certificates for tests of TLS' },
   { package: 'prometheus', shownBy: ['promtool'], why: "its promtool reads the checks' metrics (not started)" },
   { package: 'influxdb', shownBy: ['influxd'], why: "reads the checks' line protocol and OpenTSDB commands" },

@@ -15,6 +15,7 @@ import {
   loadHandlers,
 } from './generate-handlers.js'
 import { helpText } from './help.js'
+import { statusPageText } from './status-page.js'
 import { validatorModule, validatorTypes } from './validators.js'
 
 /** A check and the file that declares it, without its ending. */
@@ -76,10 +77,9 @@ export async function generate(
   const host = existsSync(join(root, 'libvirt/host.ts'))
   const agent = existsSync(join(root, 'agent/main.ts'))
   const server = existsSync(join(root, 'server/main.ts'))
-  writeFolder(
-    join(root, 'generated'),
-    await generatedFiles(host ? checks : [], found.handlers, String(version), { host, agent, server }),
-  )
+  const files = await generatedFiles(host ? checks : [], found.handlers, String(version), { host, agent, server })
+  if (server) files.set('status-page.ts', await statusPageText(root))
+  writeFolder(join(root, 'generated'), files)
   writeFolder(
     join(root, 'dist/schemas'),
     new Map([
@@ -144,8 +144,9 @@ void main(process.argv.slice(2), { get: name => load.get(name)?.().program })
 }
 
 const serverText = `import { main } from '../../server/main.js'
+import { statusPage } from '../status-page.js'
 
-void main(process.argv.slice(2))
+void main(process.argv.slice(2), statusPage)
 `
 
 function programTable(checks: readonly FoundCheck[]): string {

@@ -23,7 +23,7 @@ test/libvirt/uri.test.ts, without type check and lint.
 /** More than a full run on two slow cores takes; a run that gets here hangs. */
 const wholeRunTimeoutMs = 30 * 60_000
 /** How many test files may want a RabbitMQ virtual host of their own. */
-const virtualHosts = 32
+const virtualHosts = 48
 
 const tap = join(projectDirectory(), 'node_modules/.bin/tap')
 
@@ -168,6 +168,7 @@ async function main(wanted: readonly string[]): Promise<void> {
   const counts: Count[] = []
   if (wanted.length === 0) {
     counts.push(await check('types (tsc)', 'tsc', ['--noEmit']))
+    counts.push(await check('types of the status page (tsc)', 'tsc', ['--noEmit', '-p', 'server/status-page']))
     counts.push(await check('format and lint (biome)', 'biome', ['ci', '--colors=off', '--error-on-warnings', '.']))
   }
   const shared = files.some(wantsServices) ? await startServices() : undefined

@@ -85,7 +85,7 @@ export class Launcher {
     return launched
   }
 
-  /** Ends it. Commands that still run are not touched. */
+  /** Ends it. Commands that it still runs are not touched, and what they come to is never known. */
   close(): void {
     this.#state = 'ended'
     this.#socket?.destroy()
@@ -137,9 +137,11 @@ export class Launcher {
   }
 
   #greet(itsVersion: number): void {
+    // Whatever else may have been started under that name is not used.
     if (this.#state === 'starting' && itsVersion === version) this.#state = 'ready'
   }
 
+  /** It has ended by itself, or could not be started. */
   #lose(reason: string): void {
     if (this.#state === 'ended') return
     this.close()

@@ -102,7 +102,7 @@ export class Spawner {
     }
   }
 
-  /** Releases what is kept for further commands. Commands that still run are not touched. */
+  /** Releases what is kept for further commands: to be called when none runs. Those that still run are not touched. */
   close(): void {
     this.#direct.close()
     this.#launcher?.close()

@@ -24,6 +24,19 @@ export function substituteCommand(command: string, attributes: JsonObject): { te
   return substitute(command, attributes, (value, offset, length) => quoting.quote(value, offset, length))
 }
 
+/** What {@link separateTokens} puts in the place of a token; the group is the number of its value. */
+export const tokenMark = /\ue000(\d+)\ue001/
+
+/** The text with marks where tokens were, and their values beside it: for who must not take a value for anything else. */
+export function separateTokens(
+  text: string,
+  attributes: JsonObject,
+): { text: string; values: string[]; unmatched: string[] } {
+  const values: string[] = []
+  const marked = substitute(text, attributes, value => `\ue000${values.push(value) - 1}\ue001`)
+  return { ...marked, values }
+}
+
 type Write = (value: string, offset: number, length: number) => string
 
 function substitute(text: string, attributes: JsonObject, write: Write): { text: string; unmatched: string[] } {

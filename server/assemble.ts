@@ -6,12 +6,13 @@ import { Spawner } from '../sensu/spawn.js'
 import type { Settings } from '../sensu/types.js'
 import { Store } from '../store/store.js'
 import { createTransport } from '../transport/create.js'
-import { TransportError } from '../transport/transport.js'
 import { Api, type ApiLimits } from './api/api.js'
+import type { StatusPage } from './api/status-page.js'
 import { CheckRequests } from './check-requests.js'
 import { CheckScheduler } from './check-scheduler.js'
 import { monitorClients } from './client-monitor.js'
 import { API_ONLY, type Configuration, NO_API } from './configuration.js'
+import { eventPublisher } from './event-publisher.js'
 import { LeaderTasks } from './leader-tasks.js'
 import { Messages } from './messages.js'
 import { PeriodicTask } from './periodic-task.js'
@@ -24,7 +25,10 @@ import { settingsDigest } from './settings-digest.js'
 import { monitorTtl } from './ttl-monitor.js'
 
 /** Builds the server from its configuration; Redis is tried once. Rejects when a connection's settings cannot be used. */
-export async function assembleServer(context: ServiceContext<Configuration>): Promise<AssembledService<Configuration>> {
+export async function assembleServer(
+  context: ServiceContext<Configuration>,
+  statusPage: StatusPage,
+): Promise<AssembledService<Configuration>> {
   const { configuration, options, log, environment, stop, onConnected } = context
   const { switches = [] } = options
   // a reload replaces the members, so that everybody who holds the object sees the new ones
@@ -48,11 +52,7 @@ export async function assembleServer(context: ServiceContext<Configuration>): Pr
     spawner,
     logger: log,
     maximumHandlers: own['server.handlers.max_waiting'],
-    publish: ({ type, name }, data) => {
-      if (type !== 'direct' && type !== 'fanout' && type !== 'topic')
-        throw new TransportError('configuration', `there is no pipe type ${String(type)}`)
-      return transport.publish(type, String(name), data)
-    },
+    publish: eventPublisher(transport),
   })
   const requests = new CheckRequests({ store, transport, log })
   const results = new ResultPublisher(transport, log)
@@ -60,7 +60,7 @@ export async function assembleServer(context: ServiceContext<Configuration>): Pr
   const parts: ServerParts = {
     ...shared,
     work: switches.includes(API_ONLY) ? undefined : serverWork(shared),
-    api: switches.includes(NO_API) ? undefined : new Api({ ...shared, limits: apiLimits(own) }),
+    api: switches.includes(NO_API) ? undefined : new Api({ ...shared, limits: apiLimits(own), statusPage }),
     onFatal: stop,
     onConnected,
   }

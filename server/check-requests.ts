@@ -8,6 +8,9 @@ import type { CheckDefinition, Json, JsonObject } from '../sensu/types.js'
 import type { Store } from '../store/store.js'
 import type { Transport } from '../transport/transport.js'
 
+/** Of many requests, as many as wait for the broker's confirmation at the same time: it has a limit (see RabbitmqOptions). */
+const PUBLISHED_AT_ONCE = 100
+
 export interface CheckRequestsOptions {
   store: Store
   transport: Transport
@@ -38,6 +41,13 @@ export class CheckRequests {
       if (outcome.status === 'fulfilled') continue
       log.error('failed to publish check request', { payload, subscribers, error: String(outcome.reason) })
       return
+    }
+  }
+
+  /** Publishes many checks, some at a time. Never rejects. */
+  async publishAll(checks: readonly CheckDefinition[]): Promise<void> {
+    for (let at = 0; at < checks.length; at += PUBLISHED_AT_ONCE) {
+      await Promise.all(checks.slice(at, at + PUBLISHED_AT_ONCE).map(check => this.publish(check)))
     }
   }
 

@@ -61,7 +61,8 @@ export class CheckScheduler implements LeaderTask {
     const { requests, log } = this.#options
     try {
       const found = await requests.proxyRequests(check)
-      const spreadMs = isTruthy(splay) ? (this.#roundMs(check, schedule) * share(coverage)) / found.length : 0
+      if (!isTruthy(splay)) return await requests.publishAll(found)
+      const spreadMs = (this.#roundMs(check, schedule) * share(coverage)) / found.length
       for (const [index, request] of found.entries()) this.#publishLater(request, index * spreadMs)
     } catch (error) {
       log.error('failed to read the clients of proxy requests', { check, error: String(error) })

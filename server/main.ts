@@ -1,12 +1,13 @@
 import { runService } from '../sensu/service.js'
+import type { StatusPage } from './api/status-page.js'
 import { assembleServer } from './assemble.js'
 import { API_ONLY, type Configuration, loadConfiguration, NO_API, serviceOf } from './configuration.js'
 
 /**
- * Runs the server, the API, or both, with a command line (without the program's name). Never rejects: every failure is told and leaves its
- * exit status.
+ * Runs the server, the API, or both, with a command line (without the program's name) and what the build made of the status page. Never rejects:
+ * every failure is told and leaves its exit status.
  */
-export async function main(argv: readonly string[]): Promise<void> {
+export async function main(argv: readonly string[], statusPage: StatusPage): Promise<void> {
   await runService<Configuration>(argv, {
     program: 'sensu-kvm-server',
     switches: [
@@ -19,6 +20,6 @@ export async function main(argv: readonly string[]): Promise<void> {
         : undefined,
     service: serviceOf,
     load: loadConfiguration,
-    assemble: assembleServer,
+    assemble: context => assembleServer(context, statusPage),
   })
 }

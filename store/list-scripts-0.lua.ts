@@ -55,3 +55,29 @@ for index, client in ipairs(ARGV) do
 end
 return results
 `
+
+/**
+ * Who sends each client's results when somebody else does: for a guest its host. The newest of three such results says it, a guest may have moved. Empty
+ * where there is none. It is looked for in the text: parsing takes Redis much longer.
+ */
+export const readSendersScript = `
+local senders = {}
+for index, client in ipairs(ARGV) do
+  local newest, seen = -1, 0
+  senders[index] = ''
+  for _, check in ipairs(redis.call('SMEMBERS', '${resultPrefix}' .. client)) do
+    local text = redis.call('GET', '${resultPrefix}' .. client .. ':' .. check) or ''
+    local origin = string.match(text, '"origin":"([%w_.-]+)"')
+    local executed = tonumber(string.match(text, '"executed":(%d+)')) or 0
+    if origin and origin ~= client then
+      seen = seen + 1
+      if executed > newest then
+        newest = executed
+        senders[index] = origin
+      end
+    end
+    if seen == 3 then break end
+  end
+end
+return senders
+`

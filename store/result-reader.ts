@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis'
 import { clientsKey, historyKey, lastOkKey, resultKey, resultsKey } from './keys.js'
-import { countResultsScript, readResultsScript } from './list-scripts-0.lua.js'
+import { countResultsScript, readResultsScript, readSendersScript } from './list-scripts-0.lua.js'
 import { type Listing, listItems, type Page, rows } from './listing.js'
 import { objectText } from './stored-text.js'
 
@@ -41,6 +41,13 @@ export class ResultReader {
     ])
     const text = objectText(stored)
     return text === undefined ? undefined : { client, check, text, history: history.map(toStatus) }
+  }
+
+  /** For each client who else sends results of it: for a guest its host. Undefined where nobody does. */
+  async senders(clients: string[]): Promise<(string | undefined)[]> {
+    if (clients.length === 0) return []
+    const found = await rows(this.#redis(), readSendersScript, clients)
+    return found.map(sender => String(sender) || undefined)
   }
 
   /** Removes a result with its history; false when there is none. */

@@ -2,7 +2,14 @@ import { Duplex } from 'node:stream'
 import { type ChannelModel, type ConfirmChannel, type ConsumeMessage, connect } from 'amqplib'
 import { Acknowledgements } from './amqp-acknowledgements.js'
 import type { AmqpEndpoint } from './amqp-endpoints.js'
-import { type OnMessage, type PipeType, type QueueStats, type SubscribeOptions, TransportError } from './transport.js'
+import {
+  type OnMessage,
+  type PipeOptions,
+  type PipeType,
+  type QueueStats,
+  type SubscribeOptions,
+  TransportError,
+} from './transport.js'
 
 /** Everything is volatile in Sensu: exchanges live as long as the broker, queues as long as they have a consumer. */
 const EXCHANGE = { durable: false, autoDelete: false }
@@ -65,13 +72,13 @@ export class AmqpLink {
   }
 
   /** Resolves when the broker confirmed the message. Messages of one link are published in the order of the calls. */
-  async publish(type: PipeType, exchange: string, message: Buffer): Promise<void> {
+  async publish(type: PipeType, exchange: string, message: Buffer, options?: PipeOptions): Promise<void> {
     if (this.#unconfirmed >= this.#options.maxUnconfirmed) {
       throw new TransportError('overloaded', `${this.#unconfirmed} messages wait for the broker's confirmation`)
     }
     this.#unconfirmed++
     try {
-      await this.#declare(type, exchange)
+      await this.#declare(type, exchange, options)
       await this.#publishConfirmed(exchange, message)
     } catch (cause) {
       if (cause instanceof TransportError) throw cause
@@ -98,11 +105,13 @@ export class AmqpLink {
     return new TransportError('disconnected', 'the connection ended before the broker confirmed', { cause })
   }
 
-  #declare(type: PipeType, exchange: string): Promise<unknown> {
+  #declare(type: PipeType, exchange: string, { passive = false, ...options }: PipeOptions = {}): Promise<unknown> {
     const key = `${type} ${exchange}`
     const known = this.#declared.get(key)
     if (known) return known
-    const declaration = this.#channel.assertExchange(exchange, type, EXCHANGE)
+    const declaration = passive
+      ? this.#channel.checkExchange(exchange)
+      : this.#channel.assertExchange(exchange, type, { ...EXCHANGE, ...options })
     this.#declared.set(key, declaration)
     return declaration
   }

@@ -2,7 +2,15 @@ import { tlsFailure, warnWhenUnverified } from '../sensu/tls-settings.js'
 import { type AmqpEndpoint, amqpEndpoints } from './amqp-endpoints.js'
 import { AmqpLink } from './amqp-link.js'
 import { ReconnectingTransport, type Session } from './reconnecting.js'
-import type { OnMessage, PipeType, QueueStats, SubscribeOptions, Transport, TransportLog } from './transport.js'
+import type {
+  OnMessage,
+  PipeOptions,
+  PipeType,
+  QueueStats,
+  SubscribeOptions,
+  Transport,
+  TransportLog,
+} from './transport.js'
 
 export interface RabbitmqOptions {
   log: TransportLog
@@ -48,9 +56,9 @@ export class RabbitmqTransport extends ReconnectingTransport<RabbitmqSession> im
     for (const { socket, host } of this.#endpoints) warnWhenUnverified(socket, host, 'rabbitmq ssl', log)
   }
 
-  async publish(type: PipeType, pipe: string, message: Buffer): Promise<void> {
+  async publish(type: PipeType, pipe: string, message: Buffer, options?: PipeOptions): Promise<void> {
     const { primary, secondary } = this.openedSession()
-    await (pipe === 'keepalives' ? primary : secondary).publish(type, pipe, message)
+    await (pipe === 'keepalives' ? primary : secondary).publish(type, pipe, message, options)
   }
 
   async subscribe(

@@ -3,6 +3,18 @@ import type { EventEmitter } from 'node:events'
 /** How a pipe spreads its messages: to one consumer (direct), to all (fanout), or by pattern (topic). */
 export type PipeType = 'direct' | 'fanout' | 'topic'
 
+/** How a pipe that is not Sensu's own is made, when a broker has to be told: what its exchange is declared with. */
+export interface PipeOptions {
+  /** It outlives the broker. Default: false, as Sensu's pipes are. */
+  durable?: boolean
+  /** It goes with the last queue that is bound to it. Default: false. */
+  autoDelete?: boolean
+  /** It is there already, of whatever kind, and is not made. Default: false. */
+  passive?: boolean
+  /** The broker's own, such as `alternate-exchange`. */
+  arguments?: Readonly<Record<string, unknown>>
+}
+
 /**
  * Why a transport refused something.
  * - `configuration`: the settings cannot be used; retrying does not help
@@ -69,8 +81,11 @@ export interface Transport extends EventEmitter<TransportEvents> {
   reconnect(): void
   /** Ends everything; pending publications are rejected. Never rejects, never waits longer than about a second. */
   close(): Promise<void>
-  /** Resolves when the broker has confirmed the message, rejects with a TransportError when it was not delivered. */
-  publish(type: PipeType, pipe: string, message: Buffer): Promise<void>
+  /**
+   * Resolves when the broker has confirmed the message, rejects with a TransportError when it was not delivered. `options` count at the first
+   * message of a pipe and connection; Redis, which makes nothing beforehand, has no use for them.
+   */
+  publish(type: PipeType, pipe: string, message: Buffer, options?: PipeOptions): Promise<void>
   /**
    * Delivers the messages of `pipe` through the queue `funnel`. Several pipes may share one funnel, and then should
    * share their handler: RabbitMQ gives all of them to the first, Redis, which has no funnels, each to its own.

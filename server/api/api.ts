@@ -8,11 +8,13 @@ import { authentication, unauthorized } from './authentication.js'
 import { BackgroundWork } from './background-work.js'
 import { malformedRequest, type UnreadableRequest, unreadableRequest } from './bad-request.js'
 import { corsHeaders } from './cors.js'
+import { isForeignForm } from './foreign-form.js'
 import type { ApiParts } from './parts.js'
 import { type ApiRequest, apiRequest, readBody } from './request.js'
 import { ClientGone, respond, respondRaw } from './respond.js'
 import { handlerOf, methodNotAllowed, Router } from './router.js'
 import { routes } from './routes.js'
+import { type StatusPage, statusPageRoutes } from './status-page.js'
 
 /** Where Sensu 1.9 listens when nothing is configured. */
 const DEFAULT_BIND = '0.0.0.0'
@@ -42,6 +44,8 @@ export interface ApiLimits {
 /** What the API answers from, and its bounds. */
 export interface ApiOptions extends Omit<ApiParts, 'background'> {
   limits: ApiLimits
+  /** What is at `/`. */
+  statusPage: StatusPage
 }
 
 /** Sensu's HTTP API: one request a connection, answered from Redis, the transport and the settings. */
@@ -49,7 +53,7 @@ export class Api implements Listener {
   readonly #parts: ApiParts
   readonly #limits: ApiLimits
   readonly #api: JsonObject
-  readonly #router = new Router(routes)
+  readonly #router: Router
   readonly #isAuthorized: (header: string | undefined) => boolean
   readonly #cors: [string, string][]
   readonly #server: Server
@@ -59,9 +63,10 @@ export class Api implements Listener {
   /** Of these, those whose request is there as a whole. */
   #working = 0
 
-  constructor({ limits, ...parts }: ApiOptions) {
+  constructor({ limits, statusPage, ...parts }: ApiOptions) {
     this.#parts = { ...parts, background: new BackgroundWork(parts.log) }
     this.#limits = limits
+    this.#router = new Router([...statusPageRoutes(statusPage), ...routes])
     this.#api = parts.settings.api ?? {}
     this.#isAuthorized = authentication(this.#api)
     this.#cors = corsHeaders(this.#api)
@@ -170,7 +175,8 @@ export class Api implements Listener {
   async #answer(request: ApiRequest): Promise<Answer> {
     const { method, path, headers } = request
     if (method !== 'OPTIONS' && !this.#isAuthorized(headers.authorization)) return unauthorized
-    const match = this.#router.find(path)
+    if (isForeignForm(request)) return { status: 403 }
+    const match = this.#router.find(path, headers.accept)
     const disconnected = match?.route.offline ? undefined : this.#disconnected()
     if (disconnected) return disconnected
     if (method === 'OPTIONS') return { status: 200 }

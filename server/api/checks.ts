@@ -11,9 +11,6 @@ import type { Route } from './router.js'
 /** Longest name of an exchange, bytes (AMQP 0-9-1). */
 const MAXIMUM_PIPE_BYTES = 255
 
-/** Proxy requests that wait for the broker's confirmation at the same time. */
-const PUBLISHED_AT_ONCE = 100
-
 export const checkRoutes: readonly Route[] = [
   { paths: ['/checks'], GET: getChecks },
   { paths: ['/checks/:check'], GET: getCheck, DELETE: deleteCheck },
@@ -59,10 +56,7 @@ function postRequest(parts: ApiParts, request: ApiRequest): Answer {
 }
 
 async function publish({ requests }: ApiParts, check: CheckDefinition): Promise<void> {
-  const all = isObject(check.proxy_requests) ? await requests.proxyRequests(check) : [check]
-  for (let at = 0; at < all.length; at += PUBLISHED_AT_ONCE) {
-    await Promise.all(all.slice(at, at + PUBLISHED_AT_ONCE).map(request => requests.publish(request)))
-  }
+  await requests.publishAll(isObject(check.proxy_requests) ? await requests.proxyRequests(check) : [check])
 }
 
 /** Names of pipes; undefined when one cannot be used. */

@@ -14,6 +14,8 @@ export interface Route {
   DELETE?: Handler
   /** Answered also while Redis or the transport is away. */
   offline?: true
+  /** Only there for requests that accept this content type. */
+  accepts?: string
 }
 
 /** Characters of the parts that routes name; nothing is percent-decoded before (Sensu 1.9). */
@@ -41,10 +43,11 @@ export class Router {
     this.#patterns = routes.flatMap(route => route.paths.map(path => ({ pattern: patternOf(path), route })))
   }
 
-  find(path: string): Match | undefined {
+  /** `accept`: the content types that the request accepts, as it says. */
+  find(path: string, accept = ''): Match | undefined {
     for (const { pattern, route } of this.#patterns) {
       const match = pattern.exec(path)
-      if (match) return { route, parameters: { ...match.groups } }
+      if (match && accept.includes(route.accepts ?? '')) return { route, parameters: { ...match.groups } }
     }
     return undefined
   }

@@ -3,7 +3,8 @@ import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { findFreePort } from '../../scripts/services/process.js'
+import { findFreePort, waitUntil } from '../../scripts/services/process.js'
+import { isAlive } from '../../scripts/services/watchdog.js'
 import { rabbitmq } from '../support/services.js'
 import { AgentProcess } from './agent-process.js'
 import { ServerSide } from './server-side.js'
@@ -179,4 +180,5 @@ t.test('in the background HUP finds the configuration by the relative path it wa
   process.kill(pid, 'SIGHUP')
   t.match(JSON.parse((await server.keepalive(name, 2)).text), { team: 'night' })
   process.kill(pid, 'SIGTERM')
+  await waitUntil('it has ended', () => !isAlive(pid) || undefined, { timeoutMs: 20_000 })
 })

@@ -4,6 +4,7 @@ import check, { type DaemonAnswer, type DaemonSample } from '../../checks/check-
 import { Host } from '../../libvirt/host.js'
 import { procedures } from '../../libvirt/procedures.js'
 import { statusOf } from '../../plugin/output.js'
+import { waitUntil } from '../../scripts/services/process.js'
 import { checkContext, runExecutable } from '../support/checks.js'
 import { FakeLibvirtd } from '../support/fake-libvirtd.js'
 import { guest as healthyGuest, libvirtd, ownLibvirtd } from '../support/services.js'
@@ -232,6 +233,8 @@ t.test('a real daemon: answers, takes no more clients, hangs, is gone', async t 
     /CRITICAL: libvirt at URI did not answer \w+ within 1.0 s: it lets in no more \(4 of 4 clients\): end some, or raise max_clients;/,
   ])
   await Promise.all(hosts.map(host => host.close()))
+  const isFree = async () => (await says('--clients-critical', '~:'))[0] === 0 || undefined
+  await waitUntil('the daemon has noticed that they are gone', isFree, { timeoutMs: 10_000 })
   daemon.pause()
   t.match(await says('--hung-after', '500ms', '--clients-critical', '~:'), [2, /did not answer \w+ within 0.5 s/])
   daemon.resume()

@@ -83,7 +83,10 @@ t.test('an input that is no event is a failure in one line', async t => {
     t.same([status, stdout], [1, ''])
     return stderr
   }
-  t.equal(await lineOf(''), 'handler-log: no event on standard input: a Sensu server hands it over there, as JSON\n')
+  t.equal(
+    await lineOf(''),
+    'handler-log: no event on standard input: a Sensu server hands it over there, as JSON; where all is well its API has no event either\n',
+  )
   t.match(await lineOf('{"a"'), /^handler-log: the input is no JSON: .*\n$/)
   for (const input of ['null', '[]', '{"client":{"name":"x"},"check":{}}', '{"client":{},"check":{"name":"x"}}'])
     t.equal(await lineOf(input), 'handler-log: the input is no Sensu event: it needs client.name and check.name\n')

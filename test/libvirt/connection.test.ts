@@ -45,9 +45,14 @@ t.test('opening asks for authentication, then for the driver, and nothing else',
 t.test('polkit is asked when the daemon wants it; SASL is refused with a way out', async t => {
   const daemon = await fake(t)
   daemon.on(procedures.authList, call => call.reply(writer => writer.u32(1).i32(2)))
-  daemon.on(procedures.authPolkit, call => call.reply(writer => writer.i32(1)))
+  let allowed = false
+  daemon.on(procedures.connectOpen, call => (allowed ? call.reply() : call.fail(39, 'authentication required')))
+  daemon.on(procedures.authPolkit, call => {
+    allowed = true
+    call.reply(writer => writer.i32(1))
+  })
   await open(t, daemon)
-  t.same(daemon.called, ['AUTH_LIST', 'AUTH_POLKIT', 'CONNECT_OPEN'])
+  t.same(daemon.called, ['AUTH_LIST', 'CONNECT_OPEN', 'AUTH_POLKIT', 'CONNECT_OPEN'], 'once too early, for nothing')
   daemon.on(procedures.authPolkit, call => call.fail(45, 'keine Rechte'))
   await t.rejects(open(t, daemon), { kind: 'auth', message: /keine Rechte; add the user to group libvirt/ })
   daemon.on(procedures.authList, call => call.reply(writer => writer.u32(1).i32(1)))

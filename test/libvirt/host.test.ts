@@ -325,6 +325,23 @@ t.test('a malformed event ends the event connection, which is opened again', asy
   await resync
 })
 
+t.test('states are read while other statistics are', async t => {
+  const { daemon, host } = await setUp(t)
+  const others: FakeCall[] = []
+  daemon.on(procedures.getAllDomainStats, call => {
+    call.arguments.array(10, 24, decode.readDomain)
+    const groups = call.arguments.u32()
+    if (groups === 1) call.reply(writer => writer.array([], () => undefined))
+    else others.push(call)
+  })
+  const bulk = host.domainStats({ groups: ['state', 'block'] })
+  await daemon.untilCalled(procedures.getAllDomainStats)
+  t.same((await host.domainStats({ groups: ['state'] })).guests, [])
+  t.equal(others.length, 1, 'not answered yet')
+  others[0]?.reply(writer => writer.array([], () => undefined))
+  t.same((await bulk).guests, [])
+})
+
 t.test('a bulk call that hangs on one guest is left behind, and that guest is named', async t => {
   const { daemon, host } = await setUp(t)
   const askedMs = performance.now()

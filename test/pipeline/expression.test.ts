@@ -1,7 +1,8 @@
 import t from 'tap'
 import { compileExpression } from '../../pipeline/expression.js'
 import { Float } from '../../sensu/json-value.js'
-import type { Json } from '../../sensu/types.js'
+import { separateTokens } from '../../sensu/tokens.js'
+import type { Json, JsonObject } from '../../sensu/types.js'
 
 /** A Sunday, 14:05:09 local time. */
 const now = new Date(2026, 10, 22, 14, 5, 9)
@@ -31,6 +32,9 @@ const truths: [expression: string, value?: Json][] = [
   ["value.include?('web') and not value.include?('db')", ['web', 'app']],
   ['value.any? { |name| name.start_with?("web") }', ['db1', 'web1']],
   ['value.count { |status| status != "0" } > 1', ['0', '1', '2']],
+  ['value.last(3).uniq == ["2"] && value.first(1) == ["0"] && value.last(9).size == 4', ['0', '2', '2', '2']],
+  ['value.map(&:to_i).max == 2 && value.none?(&:empty?)', ['0', '2']],
+  ['value.round(1) == 2.5 && value.round == 2', new Float(2.46)],
   ['value[-1] == "2" && value[-2] == "0"', ['0', '2']],
   ['value[:tier] == "gold" && value.key?(:site)', { tier: 'gold', site: 'x' }],
   ['value.dig(:a, :b) == 1', { a: { b: 1 } }],
@@ -88,6 +92,15 @@ t.test('what is not in the language is refused when it is read, with the place',
     ['"#{value}" == "x"', /texts with #/],
     ['value =~ /(/', /Invalid regular expression/],
     ['value.any? { name == 1 }', /unexpected name/],
+    ['value.any?(&:exit)', /unknown method :exit at character 13/],
+    ['value.any?(&value)', /unknown method value/],
+    ['value & 1 == 1', /unexpected & at character 7/],
+    // what would be heeded in Ruby
+    ['value.split(",", 2).size == 2', /split with 2 arguments is not supported at character 7/],
+    ['value.to_i(16) > 3', /to_i with an argument is not supported/],
+    ['value.sum { |x| x.to_i } > 3', /sum with a block is not supported/],
+    ['value.index { |x| x == "2" } == 0', /index with a block is not supported/],
+    ['value.map.size > 3', /map needs a block/],
     ['value.any? { |x| x } && x', /unknown name x/],
     [`${'('.repeat(60)}1${')'.repeat(60)}`, /nested deeper/],
     [`value == '${'x'.repeat(10_000)}'`, /longer than/],
@@ -95,6 +108,60 @@ t.test('what is not in the language is refused when it is read, with the place',
   for (const [expression, reason] of refused) {
     t.throws(() => compileExpression(expression), { name: 'ExpressionError', message: reason }, expression.slice(0, 50))
   }
+})
+
+/** An expression with tokens, for the client's attributes. */
+function holdsFor(expression: string, attributes: JsonObject, value: Json = null): boolean {
+  const { text, values } = separateTokens(expression, attributes)
+  return compileExpression(text, values)(value, now)
+}
+
+t.test('the value of a token is a value wherever it stands', async t => {
+  const client = {
+    name: 'db-1.x',
+    limit: 5,
+    low: -5,
+    off: false,
+    quoted: '"a"',
+    days: '1, 2',
+    list: ['a', 'b'],
+    nothing: 'nil',
+  }
+  const forms: [expression: string, value?: Json][] = [
+    ["value == ':::name:::'", 'db-1.x'],
+    ['value == "host :::name:::"', 'host db-1.x'],
+    ['value =~ /^:::name:::$/', 'db-1.x'],
+    ['%w[x :::name:::].include?(value)', 'db-1.x'],
+    ['value % :::limit::: == 0 && value >= :::missing|10:::', 10],
+    ['value == :::low::: && value - :::low::: == 0', -5],
+    ['value == :::off:::', false],
+    ['value == :::quoted:::', 'a'],
+    ['[:::days:::].include?(value)', 2],
+    [':::list:::.include?(value)', 'b'],
+    ['value == :::nothing:::', null],
+  ]
+  for (const [expression, value] of forms) t.ok(holdsFor(expression, client, value), expression)
+  t.notOk(holdsFor('value =~ /^:::name:::$/', client, 'db-1_x'), 'no pattern')
+})
+
+t.test('what a client calls itself adds nothing to an expression', async t => {
+  const evil = [
+    "x' || 'y",
+    `' || "${'a'.repeat(40)}!" =~ /^(a+)+$/ || '`,
+    '" || "y',
+    '(a+)+',
+    '/ || /',
+    "\\'",
+    '\ue0000\ue001',
+  ]
+  for (const name of evil) {
+    t.notOk(holdsFor("value == ':::name:::'", { name }, 'fine'), name)
+    t.notOk(holdsFor('value == ":::name:::"', { name }, 'fine'), name)
+    t.notOk(holdsFor('value =~ /^:::name:::$/', { name }, `${'a'.repeat(40)}!`), name)
+    t.ok(holdsFor("value == ':::name:::'", { name }, name), name)
+  }
+  for (const name of ['value', '1 || true', 'Time.now', '/x/', '(1)', '1 + 1', '{', '(a+)+', "x' || 'y"])
+    t.throws(() => holdsFor('value == :::name:::', { name }), { name: 'ExpressionError' }, name)
 })
 
 t.test('what a value cannot do is an error when it is evaluated', async t => {

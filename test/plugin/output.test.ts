@@ -160,6 +160,26 @@ const plain: Metric[] = [
   { name: 'gone', value: undefined },
 ]
 
+t.test('of numbers that print the same label the first counts, wherever they stand', async t => {
+  const metric = (guest: string, disk: string, value: number): Metric => ({
+    name: 'used',
+    labels: { guest, disk },
+    value,
+  })
+  const metrics = [metric('a.b', 'c', 1), metric('x', 'y', 2), metric('a', 'b.c', 3), metric('x', 'y', 4)]
+  t.same(perfdataOf(formats.nagios(report([], metrics))), ['a.b.c.used=1', 'x.y.used=2'])
+  const paths = formats.graphite(report([], metrics)).match(/(?<=memory\.)\S+ \d+/g)
+  t.same(paths, ['a_x2Eb.c.used 1', 'x.y.used 2', 'a.b_x2Ec.used 3'], 'where dots are escaped they differ')
+})
+
+t.test('a number within its limits is put in words for whoever asks', async t => {
+  const verdict = new Verdict()
+  verdict.judge({ guest: 'web1', what: 'memory in use', name: 'used', unit: '%', value: 50, note: 'of 4 GiB' })
+  const [finding] = verdict.findings
+  t.equal(finding?.message, 'memory in use 50 % of 4 GiB')
+  t.same(JSON.parse(JSON.stringify(finding)), { status: 'OK', guest: 'web1', message: 'memory in use 50 % of 4 GiB' })
+})
+
 t.test('graphite: path, value and seconds', async t => {
   t.equal(
     formats.graphite(report([], plain)),

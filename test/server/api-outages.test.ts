@@ -76,22 +76,25 @@ t.test('recorded case rabbitmq-outage: without a broker there is nobody to tell,
   t.strictSame(await server.stop(), { status: 0, signal: null })
 })
 
-t.test('without a server the API answers, and queues that nobody consumes are empty', async t => {
-  const server = new ServerProcess(t, site.settings({ api }), ['--api-only'])
-  const port = await apiPort(server)
-  await until('the connections', async () => (await ask(port, 'OPTIONS', '/')).status_line === 'HTTP/1.1 200 OK')
-  t.match(await ask(port, 'GET', '/info'), {
-    body: /"keepalives":\{"messages":0,"consumers":0\},"results":\{"messages":0,"consumers":0\},"connected":true/,
-  })
-  t.match(await ask(port, 'GET', '/health?consumers=1'), {
-    status_line: 'HTTP/1.1 412 Precondition Failed',
-    body: stringifyJson([
-      'keepalive consumers (0) less than min_consumers (1)',
-      'result consumers (0) less than min_consumers (1)',
-    ]),
-  })
-  t.strictSame(await server.stop(), { status: 0, signal: null })
-})
+t.test(
+  'recorded case rabbitmq-queues-without-server: the API answers, and queues that nobody consumes are empty',
+  async t => {
+    const server = new ServerProcess(t, site.settings({ api }), ['--api-only'])
+    const port = await apiPort(server)
+    await until('the connections', async () => (await ask(port, 'OPTIONS', '/')).status_line === 'HTTP/1.1 200 OK')
+    t.match(await ask(port, 'GET', '/info'), {
+      body: /"keepalives":\{"messages":0,"consumers":0\},"results":\{"messages":0,"consumers":0\},"connected":true/,
+    })
+    t.match(await ask(port, 'GET', '/health?consumers=1'), {
+      status_line: 'HTTP/1.1 412 Precondition Failed',
+      body: stringifyJson([
+        'keepalive consumers (0) less than min_consumers (1)',
+        'result consumers (0) less than min_consumers (1)',
+      ]),
+    })
+    t.strictSame(await server.stop(), { status: 0, signal: null })
+  },
+)
 
 t.test('an address that is taken ends the start, and the log says what to do', async t => {
   const taken = createServer().listen(0, '127.0.0.1')

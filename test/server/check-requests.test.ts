@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import { fromEntries } from '../../sensu/json-value.js'
@@ -106,6 +106,38 @@ t.test(
     )
     await sleep(1100)
     t.equal(transport.published.length, count, 'nothing after the end')
+  },
+)
+
+t.test('requests for thousands of clients do not wait for the broker all at once, and none is left out', async t => {
+  const { transport, requests } = rig()
+  const publish = transport.publish.bind(transport)
+  let [waiting, most] = [0, 0]
+  transport.publish = async (...message) => {
+    waiting += 1
+    most = Math.max(most, waiting)
+    await nextTurn()
+    waiting -= 1
+    await publish(...message)
+  }
+  const checks = Array.from({ length: 2500 }, (_, at) => ({ name: 'ping', source: `sw${at}`, subscribers: ['poller'] }))
+  await requests.publishAll(checks)
+  t.strictSame(
+    transport.published.map(({ message }) => object(parseJson(message))['source']),
+    checks.map(({ source }) => source),
+  )
+  t.ok(most <= 100, `${most} at a time`)
+})
+
+t.test(
+  'recorded case check-request-splay-phase: the moment of each check, which all servers compute alike',
+  async t => {
+    for (const [key, { interval, md5_le64_mod_interval_ms: phase, observed_ms_mod_interval: seen }] of Object.entries(
+      object(fixture('check-request-splay-phase')['observed']),
+    ).map(([key, entry]) => [key, object(entry)] as const)) {
+      t.equal(splayDelayMs(key.split('|')[1] ?? '', Number(interval), 0), phase, key)
+      for (const moment of list(seen ?? null)) t.ok(Number(moment) >= Number(phase), `${key} at ${moment}`)
+    }
   },
 )
 

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parseJson } from '../../sensu/json.js'
-import { at, fixture, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../pipeline/rig.js'
 import { Site, until } from './site.js'
 
 const site = await Site.open(t)
@@ -27,32 +27,43 @@ t.test('HUP takes changed definitions over, and names what needs a restart', asy
   t.strictSame(await server.stop(), { status: 0, signal: null })
 })
 
-t.test('over the Redis transport: messages by lists, requests by channels, as recorded', async t => {
-  const { input, observed } = fixture('redis-transport-basic')
-  const recorded = object(at(input, 'config', 'checks'))
-  const settings = site.settings({
-    checks: recorded,
-    transport: { name: 'redis' },
-    handlers: { ht: { type: 'transport', pipe: { type: 'direct', name: 'evq' } } },
-  })
-  const subscriber = site.redis.duplicate()
-  t.teardown(() => subscriber.disconnect())
-  const requests: string[] = []
-  subscriber.on('message', (_channel, message) => requests.push(message))
-  await subscriber.subscribe('transport:0:channel:base')
-  const server = await site.serve(settings)
-  const { client, check } = object(parseJson(String(at(observed, 'redis_db3', 'events:rt1', 'value', 'k'))))
-  await site.redis.rpush('transport:0:list:keepalives', JSON.stringify(client))
-  await site.stored('client:rt1')
-  const { type: _t, history: _h, total_state_change: _s, ...result } = object(check)
-  await site.redis.rpush('transport:0:list:results', JSON.stringify({ client: 'rt1', check: result }))
-  const [call] = await site.calls(1)
-  await until('the event in its list', async () => (await site.redis.llen('transport:0:list:evq')) === 1)
-  t.equal(await site.redis.lindex('transport:0:list:evq', 0), call?.stdin)
-  t.match(JSON.parse(call?.stdin ?? ''), { client: { name: 'rt1' }, check: { name: 'k', status: 2, history: ['2'] } })
-  await until('a request', () => requests.length > 0)
-  const withoutTime = (text: unknown) => String(text).replace(/"issued":\d+/, '')
-  t.equal(withoutTime(requests[0]), withoutTime(at(observed, 'pubsub_message', 2)))
-  await until('one for the roundrobin', async () => (await site.redis.llen('transport:0:list:roundrobin:rr')) > 0)
-  t.strictSame(await server.stop(), { status: 0, signal: null })
-})
+t.test(
+  'recorded cases redis-transport-basic and redis-transport-server-state: messages by lists, requests by channels',
+  async t => {
+    const { input, observed } = fixture('redis-transport-basic')
+    const recorded = object(at(input, 'config', 'checks'))
+    const settings = site.settings({
+      checks: recorded,
+      transport: { name: 'redis' },
+      handlers: { ht: { type: 'transport', pipe: { type: 'direct', name: 'evq' } } },
+    })
+    const subscriber = site.redis.duplicate()
+    t.teardown(() => subscriber.disconnect())
+    const requests: string[] = []
+    subscriber.on('message', (_channel, message) => requests.push(message))
+    await subscriber.subscribe('transport:0:channel:base')
+    const server = await site.serve(settings)
+    const { client, check } = object(parseJson(String(at(observed, 'redis_db3', 'events:rt1', 'value', 'k'))))
+    await site.redis.rpush('transport:0:list:keepalives', JSON.stringify(client))
+    await site.stored('client:rt1')
+    const { type: _t, history: _h, total_state_change: _s, ...result } = object(check)
+    await site.redis.rpush('transport:0:list:results', JSON.stringify({ client: 'rt1', check: result }))
+    const [call] = await site.calls(1)
+    await until('the event in its list', async () => (await site.redis.llen('transport:0:list:evq')) === 1)
+    t.equal(await site.redis.lindex('transport:0:list:evq', 0), call?.stdin)
+    t.match(JSON.parse(call?.stdin ?? ''), { client: { name: 'rt1' }, check: { name: 'k', status: 2, history: ['2'] } })
+    await until('a request', () => requests.length > 0)
+    const withoutTime = (text: unknown) => String(text).replace(/"issued":\d+/, '')
+    t.equal(withoutTime(requests[0]), withoutTime(at(observed, 'pubsub_message', 2)))
+    await until('one for the roundrobin', async () => (await site.redis.llen('transport:0:list:roundrobin:rr')) > 0)
+    await server.log('i am now responsible for a server task', 3)
+    const id = /[0-9a-f]{8}-[0-9a-f-]{27}/
+    const keys = (await site.redis.keys('*')).map(key => key.replace(id, 'ID'))
+    // the recorded client had sent more results, and its server used another database
+    const state = list(at(fixture('redis-transport-server-state'), 'observed', 'keys')).map(key =>
+      String(key).replace(id, 'ID').replace('transport:3', 'transport:0'),
+    )
+    for (const key of state.filter(key => !/:(keepalive|strstatus|topic)$/.test(key))) t.ok(keys.includes(key), key)
+    t.strictSame(await server.stop(), { status: 0, signal: null })
+  },
+)

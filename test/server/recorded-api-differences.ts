@@ -32,6 +32,13 @@ export const deliberate: { [name: string]: { why: string; answer?(recorded: Json
   },
   'api-silenced-subscription-regex-quirk': { why: 'a subscription is a whole name, not a pattern (quirk 8)' },
   'redis-outage': { why: 'the consumers stay, so that the broker keeps what arrives (quirk 19)' },
+  'server-sigterm-after-leaked-counter': {
+    why: 'malformed messages are dropped and not counted as under way (quirk 1)',
+  },
+  'task-takeover-after-sigterm': {
+    why: 'the locks are given back at the end, so that the tasks are taken over within seconds instead of a minute (quirk 13)',
+  },
+  'redis-transport-server-state': { why: 'queues of the Redis transport are counted (quirk 10)' },
   'rabbitmq-queues-without-server': { why: 'queues that vanished are empty, the API does not hang (quirk 19)' },
   'api-silenced-id-suffix': {
     why: 'an id is a whole id (quirk 8)',

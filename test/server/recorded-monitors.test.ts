@@ -116,7 +116,7 @@ t.test('a round: every client that sends keepalives, with the signature that Red
     fromEntries([['name', name], ['timestamp', now], ['subscriptions', []], ...Object.entries(more)])
   await store.storeClient(client('plain'))
   await store.storeClient(client('signed', { signature: 'abc' }))
-  await store.storeClient(client('off', { keepalives: false }))
+  await store.storeClient(client('off', { keepalives: false, timestamp: now - 9999 }))
   await redis.set('client:made', stringifyJson(client('made')))
   await redis.sadd('clients', 'made', 'vanished')
   await monitorClients({ settings: usual, store, results, log })
@@ -130,6 +130,10 @@ t.test('a round: every client that sends keepalives, with the signature that Red
     return `${name} ${signature === '' ? 'empty' : signature}`
   })
   t.strictSame(signatures.sort(), ['made none', 'plain empty', 'signed abc'])
+
+  // recorded case keepalive-disabled
+  const { input, observed } = fixture('keepalive-disabled')
+  t.same([at(input, 'keepalives'), observed], [false, { events: [], results: [] }])
 
   transport.published.length = 0
   const result = (name: string, more: JsonObject, from = 'plain') =>

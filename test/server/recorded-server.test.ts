@@ -1,10 +1,14 @@
+import { existsSync, renameSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { join } from 'node:path'
 import t from 'tap'
-import { parseJson } from '../../sensu/json.js'
+import { parseJson, stringifyJson } from '../../sensu/json.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
 import { at, fixture, list, object } from '../pipeline/rig.js'
 import { rabbitmq } from '../support/services.js'
-import { type ServerProcess, Site, until } from './site.js'
+import { ask } from './http.js'
+import { withoutTimes } from './recorded-api.js'
+import { apiPort, ServerProcess, Site, until } from './site.js'
 
 /**
  * What is different on purpose in the logs of the cases replayed here: which recorded lines are not expected as they stand, and why.
@@ -21,6 +25,14 @@ const deliberate: readonly { why: string; concerns: (line: JsonObject) => boolea
   { why: 'there is no call-home service; the note says so', concerns: line => 'note' in line },
   { why: 'a server describes itself', concerns: line => 'server' in line },
 ]
+
+/** Level and message of log lines, which may be cut off. */
+function recordedMessages(lines: Json): string[] {
+  return list(lines).flatMap(line => {
+    const [, level, message] = /"level":"(\w+)","message":"([^"]*)"/.exec(String(line)) ?? []
+    return level === undefined ? [] : [`${level} ${message}`]
+  })
+}
 
 /** Level and message of recorded log lines, without the deliberate differences. */
 function recordedLines(lines: Json): string[] {
@@ -47,16 +59,21 @@ function result(check: JsonObject, client = 'c1'): JsonObject {
 const site = await Site.open(t, { brokerUrl: (await rabbitmq(t)).url })
 
 t.test(
-  'malformed messages, as recorded, are logged with their beginning and dropped; what follows is processed',
+  'recorded cases malformed-results-with-global-error-handler, invalid-json-messages and max-message-size: logged and dropped; what follows is processed',
   async t => {
-    const server = await site.serve(site.settings({ sensu: { server: { max_message_size: 600 } } }))
+    const server = await site.serve(
+      site.settings({ sensu: { server: { max_message_size: 600 }, global_error_handler: true } }),
+    )
     const recorded = list(fixture('malformed-results-with-global-error-handler')['input'])
     const malformed = recorded.map(String).filter(text => /^[[{"n]/.test(text) && !/^no/.test(text))
     t.ok(malformed.length > 4)
+    const invalid = list(fixture('invalid-json-messages')['input']).map(text => /"(.*)"/.exec(String(text))?.[1] ?? '')
+    t.strictSame(invalid, ['{bad', 'not json'])
     for (const text of [...malformed, 'not json', '', '{"client":"c1","check":{"name":"x","password":"hunter2"}'])
       await site.publish('results', text)
     for (const text of ['{bad', '{"name":"nosubs","address":"x"}', '[]']) await site.publish('keepalives', text)
-    const tooLong = { ...result({ name: 'big' }), padding: 'o'.repeat(700) }
+    const longest = object(parseJson(String(list(fixture('max-message-size')['observed'])[0])))
+    const tooLong = String(longest['message'])
     await site.publish('results', tooLong)
     await site.publish('results', result({ name: 'after' }))
     await site.stored('result:c1:after')
@@ -67,11 +84,7 @@ t.test(
     const errors = server.lines.filter(({ level }) => level === 'error')
     t.match(
       errors.find(({ message_size }) => message_size !== undefined),
-      {
-        message: JSON.stringify(tooLong),
-        max_message_size: 600,
-        message_size: JSON.stringify(tooLong).length,
-      },
+      { message: tooLong, max_message_size: longest['max_message_size'], message_size: longest['message_size'] },
     )
     t.match(
       errors.find(({ payload }) => payload === 'not json'),
@@ -83,7 +96,9 @@ t.test(
     )
     t.notMatch(JSON.stringify(server.lines), 'hunter2')
     t.strictSame((await site.redis.smembers('result:c1')).sort(), ['after'])
-    t.strictSame(await server.stop(), { status: 0, signal: null })
+    const { input } = fixture('server-sigterm-after-leaked-counter')
+    // see recorded-api-differences.ts
+    t.strictSame(await server.stop(), { status: 0, signal: null }, `${input}: it ends`)
     t.equal((await site.calls(1)).length, 1)
   },
 )
@@ -169,6 +184,59 @@ t.test('recorded case server-sigterm-with-work-in-progress: running handlers are
   )
 })
 
+t.test('recorded case json-escape-roundtrip: escapes become what they stand for', async t => {
+  const server = await site.serve()
+  await site.publish('results', String(at(fixture('json-escape-roundtrip'), 'input', 'raw')))
+  t.match(await site.stored('result:c1:slash'), '"output":"a/b </x> é"')
+  t.match(await site.calls(1), [{ handler: 'default', stdin: '"output":"a/b </x> é"' }])
+  await server.stop()
+})
+
+t.test('recorded case server-signals-log: TRAP switches debug lines, USR2 opens the log anew', async t => {
+  const recorded = recordedMessages(fixture('server-signals-log')['observed'] ?? null)
+  const sw1 = { client_attributes: { name: 'sw1' } }
+  const checks = { tick: { command: 'true', subscribers: ['base'], interval: 1, proxy_requests: sw1 } }
+  await site.redis.set('client:sw1', '{"name":"sw1"}')
+  await site.redis.sadd('clients', 'sw1')
+  const server = new ServerProcess(t, site.settings({ checks }), ['--no-api', '-L', 'info', '-l', 'log'])
+  const lines = async () => (await server.file('log')).split('\n').filter(line => line.endsWith('}'))
+  const last = async (count: number) => recordedMessages((await lines()).slice(-count))
+  await until('a request', async () => (await last(1))[0] === 'info publishing check request')
+  server.kill('SIGTRAP')
+  await until('debug lines', async () => (await last(100)).some(line => line.startsWith('debug ')))
+  t.ok(recorded.some(line => line.startsWith('debug ')))
+  server.kill('SIGTRAP')
+  renameSync(join(server.directory, 'log'), join(server.directory, 'old'))
+  server.kill('SIGUSR2')
+  await until('the new log', () => existsSync(join(server.directory, 'log')))
+  await until('a request in it', async () => (await last(1))[0] === 'info publishing check request')
+  t.notMatch(await last(100), [/^debug /], 'the second TRAP switches them off')
+  t.strictSame(await server.stop(), { status: 0, signal: null })
+})
+
+t.test('recorded case task-takeover-after-sigterm: the tasks go to another server, in their order', async t => {
+  const { acquired_log, servers_after_info } = object(fixture('task-takeover-after-sigterm')['observed'])
+  await site.redis.flushall()
+  const first = await site.serve()
+  await first.log('i am now responsible for a server task', 3)
+  const heir = await site.serve(site.settings({ api: { bind: '127.0.0.1', port: 0 } }), [])
+  t.strictSame(await first.stop(), { status: 0, signal: null })
+  await heir.log('i am now responsible for a server task', 3)
+  const taken = heir.lines.filter(({ message }) => message === 'i am now responsible for a server task')
+  const withoutTime = (line: JsonObject) => stringifyJson(withoutTimes(line)).replace(/"timestamp":"[^"]*"/, '')
+  t.strictSame(
+    taken.map(line => withoutTime(object(parseJson(JSON.stringify(line))))),
+    list(acquired_log ?? null).map(line => withoutTime(object(parseJson(String(line))))),
+  )
+  // the entry of the one that has ended stays until it expires
+  const { server: ended } = await first.log('updated server registry')
+  await site.redis.del(`server:${at(parseJson(JSON.stringify(ended)), 'id')}`)
+  t.equal(await site.redis.scard('servers'), 2)
+  await ask(await apiPort(heir), 'GET', '/info')
+  t.equal(await site.redis.scard('servers'), list(servers_after_info ?? null).length)
+  t.strictSame(await heir.stop(), { status: 0, signal: null })
+})
+
 t.test('recorded case server-sigterm-log', async t => {
   const recorded = recordedLines(fixture('server-sigterm-log')['observed'] ?? null)
   const server = await site.serve()
@@ -203,14 +271,19 @@ t.test('handlers get the event over sockets and pipes of the transport', async t
   const address = receiver.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
   const fanned = await site.listen('fanout', 'evfan')
+  const metrics = await site.listen('topic', 'metrics', { durable: true })
+  const events = await site.listen('direct', 'events', { durable: true })
   const handlers = {
     htcp: { type: 'tcp', socket: { host: '127.0.0.1', port } },
     htrans: { type: 'transport', pipe: { type: 'fanout', name: 'evfan' } },
+    hpassive: { type: 'transport', pipe: { type: 'topic', name: 'metrics', options: { passive: 'true' } } },
+    hdurable: { type: 'transport', pipe: { type: 'direct', name: 'events', options: { durable: true } } },
   }
   const server = await site.serve(site.settings({ handlers }))
-  await site.publish('results', result({ name: 'types', handlers: ['htcp', 'htrans'] }))
-  await until('both', () => received.length === 1 && fanned.length === 1)
+  await site.publish('results', result({ name: 'types', handlers: Object.keys(handlers) }))
+  await until('all', () => [received, fanned, metrics, events].every(found => found.length === 1))
   t.equal(received[0], fanned[0])
+  t.strictSame([metrics, events], [received, received], "exchanges that are somebody else's")
   t.equal(await site.redis.hget('events:c1', 'types'), received[0], 'what handlers get is what Redis holds')
   await server.stop()
 })

@@ -96,12 +96,12 @@ export class Site {
     })
   }
 
-  /** Everything that is published to a pipe from now on. */
-  async listen(type: 'fanout' | 'direct', pipe: string): Promise<string[]> {
+  /** Everything that is published to a pipe from now on; `durable` makes the exchange another one than Sensu would. */
+  async listen(type: 'fanout' | 'direct' | 'topic', pipe: string, { durable = false } = {}): Promise<string[]> {
     const messages: string[] = []
-    await this.#channel.assertExchange(pipe, type, { durable: false })
+    await this.#channel.assertExchange(pipe, type, { durable })
     const { queue } = await this.#channel.assertQueue('', { exclusive: true })
-    await this.#channel.bindQueue(queue, pipe, '')
+    await this.#channel.bindQueue(queue, pipe, type === 'topic' ? '#' : '')
     await this.#channel.consume(queue, message => messages.push(String(message?.content)), { noAck: true })
     return messages
   }

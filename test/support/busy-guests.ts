@@ -73,8 +73,9 @@ function stuckParams(index: number, round: number): Params {
   return Object.fromEntries(Object.entries(busyParams(index, round)).filter(([name]) => !needsQemu.test(name)))
 }
 
+/** In a directory that every machine has: an image is missing then, in one that is not there it may be somewhere else. */
 function diskPath(index: number, disk: string): string {
-  return `/var/lib/libvirt/images/guest-${index}-${disk}.qcow2`
+  return `/guest-${index}-${disk}.qcow2`
 }
 
 function xmlOf(index: number): string {

@@ -84,6 +84,26 @@ t.test('exchanges and queues are declared as Sensu declares them', async t => {
   }
 })
 
+t.test("somebody else's exchange is declared as is said, or not at all", async t => {
+  const { transport } = open(t)
+  await transport.connect()
+  const channel = await observer(t)
+  const [durable, existing] = [unique('durable'), unique('existing')]
+  await channel.assertExchange(existing, 'topic', { durable: true, autoDelete: true })
+  const { queue } = await channel.assertQueue('', { exclusive: true })
+  await channel.bindQueue(queue, existing, '#')
+  await transport.publish('topic', existing, Buffer.from('1'), { passive: true })
+  await transport.publish('fanout', durable, Buffer.from('2'), {
+    durable: true,
+    arguments: { 'alternate-exchange': existing },
+  })
+  for (const text of ['1', '2']) {
+    const message = await channel.get(queue, { noAck: true })
+    t.equal(message ? message.content.toString() : message, text)
+  }
+  await channel.assertExchange(durable, 'fanout', { durable: true, autoDelete: false, alternateExchange: existing })
+})
+
 t.test('several fanout pipes share one queue and one consumer', async t => {
   const { transport } = open(t)
   await transport.connect()

@@ -1,0 +1,3 @@
+import { StatusPage } from './status-page.js'
+
+new StatusPage().start()
