@@ -11,6 +11,7 @@ import { submit } from './submission.js'
 
 const broker = await ownRabbitmq(t)
 const { user, password, vhosts } = broker
+await KeptResults.prepare(t, broker)
 /** Agents reach the broker through it, so that none is back before the server's queues are. */
 const proxy = await TcpProxy.start(broker.port)
 t.teardown(() => proxy.stop())
