@@ -164,7 +164,7 @@ t.test('a running guest', async t => {
     ['QEMU goes on', () => goOn(guest), nothing],
     [
       'an agent that hangs',
-      () => guest.stopAgent(15),
+      () => guest.stopAgent(10),
       { ...all(agentChecks, `UNKNOWN: states: ${hanging}`), 'check-kvm-guest-agent': `CRITICAL: states: ${hanging}` },
     ],
     [
