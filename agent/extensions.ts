@@ -26,7 +26,7 @@ export interface CheckExtension {
 
 export type CheckExtensions = ReadonlyMap<string, CheckExtension>
 
-/** TypeScript where Node takes the types away by itself: from 22.18 on. What cannot be loaded is told. */
+/** What cannot be loaded is told. */
 const extensionFile = /(?<!\.d)\.([mc]?[jt]s|rb)$/
 
 /**
@@ -64,19 +64,21 @@ async function loadFile(file: string, extensions: Map<string, CheckExtension>, l
   log.warn('loading extension file', { file })
   try {
     if (file.endsWith('.rb')) throw new Error('Ruby extensions cannot be loaded')
-    const extension = readExtension(await importModule(pathToFileURL(resolve(file)).href))
+    const extension = readExtension(await loadModule(resolve(file)))
     if (extensions.has(extension.name)) throw new Error(`there is an extension ${extension.name} already`)
     extensions.set(extension.name, extension)
   } catch (error) {
-    log.warn('failed to require extension', { file, error: reasonOf(error) })
+    log.warn('failed to require extension', { file, error: error instanceof Error ? error.message : String(error) })
     log.warn('ignoring extension', { file })
   }
 }
 
-function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  if (!/Unknown file extension "\.[mc]?ts"/.test(error.message)) return error.message
-  return `Node ${process.versions.node} cannot load TypeScript: compile it to JavaScript, or use Node 22.18 or later`
+/** Node takes the types away from TypeScript by itself from 22.18 on; the compiler for older ones is loaded only when it is needed. */
+async function loadModule(file: string): Promise<Record<string, unknown>> {
+  const native = 'typescript' in process.features && Boolean(process.features['typescript'])
+  if (native || !/\.[mc]?ts$/.test(file)) return await importModule(pathToFileURL(file).href)
+  const { loadTypeScript } = await import('./load-typescript.js')
+  return loadTypeScript(file)
 }
 
 /** Files of the directory itself: what is below it may be the extensions' own modules. */

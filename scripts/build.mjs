@@ -3,7 +3,7 @@
 // Nothing is wiped: what is stale goes, the rest is replaced, so that something running from build/ is not pulled from under.
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { basename, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
 import { addCodeCache, splitService } from './code-cache.mjs'
@@ -162,10 +162,34 @@ const importThroughLoader = {
   },
 }
 
+/**
+ * The compiler of extensions in TypeScript, hardly ever needed, at half its size: its source is in every agent's memory.
+ * @type {import('esbuild').Plugin}
+ */
+const smallCompiler = {
+  name: 'small compiler',
+  setup(hooks) {
+    hooks.onLoad({ filter: /[/]sucrase[/]dist[/]index\.js$/ }, async ({ path }) => {
+      const stdin = { contents: `export { transform } from 'sucrase'`, resolveDir: dirname(path) }
+      const mainFields = ['module', 'main']
+      const made = await build({
+        stdin,
+        mainFields,
+        bundle: true,
+        minify: true,
+        format: 'cjs',
+        platform: 'node',
+        write: false,
+      })
+      return { contents: made.outputFiles[0]?.text ?? '' }
+    })
+  },
+}
+
 /** For the long-running services: errors in their logs are called by their names, at no cost in memory (esbuild's `keepNames` has one). */
 const asService = {
   ...{ minify: false, minifySyntax: true, minifyWhitespace: true },
-  plugins: [loadLazily, importThroughLoader],
+  plugins: [loadLazily, importThroughLoader, smallCompiler],
 }
 
 /** What checks of this machine are run with once, for the compiled code, where without arguments they would wait or do nothing. */

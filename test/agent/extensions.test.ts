@@ -6,8 +6,8 @@ import { ServerSide } from './server-side.js'
 const broker = await rabbitmq(t)
 const server = await ServerSide.open(t, broker.url)
 let clients = 0
-/** Whether this Node takes the types away from TypeScript by itself. */
-const withoutTypes = 'typescript' in process.features && Boolean(process.features['typescript'])
+/** Whether this Node takes the types away from TypeScript by itself; it then refuses what is more than types. */
+const takesTypesAway = 'typescript' in process.features && Boolean(process.features['typescript'])
 
 /** An agent with these extension files; names with a slash are below the directory. */
 async function start(t: Test, files: Record<string, string>, client: object = {}) {
@@ -47,7 +47,7 @@ t.test('extensions of every kind of module are loaded and told as Sensu does; he
     'c.js': `export const name = 'plain', run = () => ({ output: 'plain', status: 3 })`,
     'd.mjs': `export default { name: 'object', prefix: 'own ', run(check) { check.changed = 1; return { output: this.prefix, status: 0 } } }`,
     'e.rb': 'class Check; end',
-    'f.mts': `export const name: string = 'typed', run = () => ({ output: 'typed', status: 0 })`,
+    'f.mts': `export const name: string = 'typed'; export const run = () => ({ output: 'typed', status: 0 })`,
     'types.d.ts': 'export {}',
     'notes.txt': 'not an extension',
     'lib/helper.mjs': `export const text = check => 'helped ' + check.name + ' ' + check.executed`,
@@ -58,10 +58,7 @@ t.test('extensions of every kind of module are loaded and told as Sensu does; he
     'failed to require extension: e.rb',
     'ignoring extension: e.rb',
     'loading extension file: f.mts',
-    ...(withoutTypes ? [] : ['failed to require extension: f.mts', 'ignoring extension: f.mts']),
-    ...['named', 'common', 'plain', 'object', ...(withoutTypes ? ['typed'] : [])].map(
-      name => `loaded extension: ${name}`,
-    ),
+    ...['named', 'common', 'plain', 'object', 'typed'].map(name => `loaded extension: ${name}`),
   ])
   t.match(
     agent.lines.find(({ message }) => message === 'loaded extension'),
@@ -86,6 +83,92 @@ t.test('extensions of every kind of module are loaded and told as Sensu does; he
   t.notOk('changed' in object, 'what is published is not what the extension got')
   t.match((await ask({ name: 'both', command: 'echo command', extension: 'named' })).check, { output: 'command\n' })
 })
+
+t.test(
+  'extensions in TypeScript are loaded as they are, with the TypeScript they import; places keep their lines',
+  async t => {
+    const { agent, ask } = await start(t, {
+      'a.ts': `import { readFile } from 'node:fs/promises'
+import { type Answer, count } from './lib/count.ts'
+import { word } from './lib/word.cjs'
+
+interface Check { name: string; fail?: boolean }
+
+export const name: string = 'typed'
+export const definition = { handlers: ['default'] as const } satisfies object
+export async function run<C extends Check>(check: C): Promise<Answer> {
+  if (check.fail) throw new TypeError('failed' as string)
+  await readFile('/dev/null')
+  return { output: word + count(), status: 0 }
+}`,
+      'b.ts': `import { type Answer, count } from './lib/count.ts'
+abstract class Base { abstract run(check: object): Answer }
+class Counting extends Base {
+  readonly name = 'class'
+  private text!: string
+  override run(): Answer { this.text ??= 'class '; return { output: this.text + count(), status: 1 } }
+}
+export default new Counting()`,
+      'c.cts': `const { count } = require('./lib/count.ts')
+module.exports = { name: 'required', run: (): object => ({ output: 'required ' + count(), status: 2 }) }`,
+      'lib/count.ts': `import { first } from './first.ts'
+export interface Answer { output: string; status: number }
+export let step = 1
+let calls: number | undefined
+export const count = (): number => (calls = calls === undefined ? first() : calls + step)`,
+      'lib/first.ts': `import { step } from './count.ts'
+export const first = () => 10 * step`,
+      'lib/word.cjs': `exports.word = 'word '`,
+    })
+    t.notOk(agent.lines.find(({ message }) => message === 'failed to require extension'))
+    t.match((await ask({ name: 'typed' })).check, { output: 'word 10', status: 0 })
+    t.match((await ask({ name: 'class' })).check, { output: 'class 11', status: 1 }, 'the same module for all')
+    t.match((await ask({ name: 'required' })).check, { output: 'required 12', status: 2 })
+    const failed = (await ask({ name: 'again', extension: 'typed', fail: true })).check
+    t.match(failed, { status: 2, output: /^TypeError: failed\n {2}at \S*run \(.*a\.ts:10:\d+\)\n/ })
+  },
+)
+
+t.test(
+  'TypeScript that is more than types is compiled; what cannot be is told with file and line',
+  {
+    skip: takesTypesAway && 'Node takes types away itself',
+  },
+  async t => {
+    const broken: Record<string, [text: string, error: RegExp]> = {
+      'a.ts': [
+        `export const name = 'a'\nexport const run = (check: ) => 5`,
+        /extensions\/a\.ts: Unexpected token \(2:/,
+      ],
+      'b.ts': [
+        `export const name: string = 'b'\n\nconst name = 5`,
+        /extensions\/b\.ts:3: Identifier 'name' has already/,
+      ],
+      'c.ts': [`import './lib/bad.ts'`, /extensions\/lib\/bad\.ts: Unexpected token, expected ";" \(2:/],
+      'd.mts': [`export const name = 'd'\nawait 5`, /extensions\/d\.mts:2: await is only valid/],
+      'e.ts': [`import { gone } from './gone.ts'\nexport const name = gone`, /^Cannot find module '\.\/gone\.ts'/],
+      'f.ts': [`throw new Error('at load' as string)`, /^at load$/],
+    }
+    const { agent, ask } = await start(t, {
+      ...Object.fromEntries(Object.entries(broken).map(([file, [text]]) => [file, text])),
+      'lib/bad.ts': `\ntype = 5 5`,
+      'enum.ts': `enum Status { Ok, Warning, Critical }
+const enum Word { Bad = 'bad' }
+class Check {
+  constructor(readonly name: string, private readonly status: Status) {}
+  run() { return { output: Word.Bad + ' ' + Status[this.status], status: this.status } }
+}
+export default new Check('enum', Status.Warning)`,
+    })
+    const failures = agent.lines.filter(({ message }) => message === 'failed to require extension')
+    t.strictSame(
+      failures.map(({ file }) => String(file).replace(/^.*\//, '')),
+      Object.keys(broken),
+    )
+    for (const [index, [, [, error]]] of Object.entries(broken).entries()) t.match(failures[index]?.['error'], error)
+    t.match((await ask({ name: 'enum' })).check, { output: 'bad Warning', status: 1 })
+  },
+)
 
 t.test('hooks follow an extension as they follow a command; safe mode does not concern it', async t => {
   const { ask } = await start(
