@@ -57,7 +57,7 @@ const usage = `npm run bench [-- --json] [--only NAME] [--checks COUNT]
 Compares sensu-kvm with what a user would run instead, in one run on this machine, on private services.
   --json       print the rows as JSON instead of a table
   --only NAME  run one part: ${names.join(', ')}
-  --checks COUNT  so many checks in spawned-checks, default 20000
+  --checks COUNT  so many checks in spawned-checks, default 100000
 
 With PEER_SENSU_CLIENT set to a command that starts a real sensu-client, spawned-checks measures that, too; with PEER_SENSU_SERVER and a
 sensu-server, server-results does; with PEER_SENSU_API and a sensu-api, api does. It is given -d DIR -l FILE -L LEVEL, must become the program (exec), and ends on TERM.
@@ -88,7 +88,7 @@ function parse() {
   const options = {
     json: { type: 'boolean' },
     only: { type: 'string' },
-    checks: { type: 'string', default: '20000' },
+    checks: { type: 'string', default: '100000' },
     help: { type: 'boolean', short: 'h' },
   } as const
   try {
