@@ -70,7 +70,7 @@ The agent reads what \`sensu-client\` 1.9 reads, where it reads it: \`/etc/sensu
 - Environment variables (\`RABBITMQ_URL\`, \`REDIS_URL\`, \`REDIS_SENTINEL_URLS\`, \`SENSU_TRANSPORT_NAME\`, \`SENSU_CLIENT_NAME\`, \`SENSU_CLIENT_ADDRESS\`,
   \`SENSU_CLIENT_SUBSCRIPTIONS\`, \`SENSU_API_PORT\`) come before the files, so the files win.
 - \`--validate_config\` says what is wrong, all at once, and exits with 0 or 2. \`--print_config\` prints what all files together mean, without secrets.
-- HUP reads everything again. A configuration that is not valid is refused with the same report, and the old one stays in force; what takes
+- HUP reads everything again when something has changed (when nothing has, it ends a process that is neither in the background nor under a service manager, as it ends Sensu's). A configuration that is not valid is refused with the same report, and the old one stays in force; what takes
   effect only after a restart is named in the log.
 
 [conf.d/](../conf.d/) is a complete one to start from: \`client.json\` says who this is, \`transport.json\` and \`rabbitmq.json\` (or \`redis.json\`) how to reach the server,

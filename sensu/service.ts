@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { isInBackground, settleInBackground, startInBackground } from './background.js'
 import { parseServiceArguments, type ServiceOptions, type Switch } from './command-line.js'
 import { isObject } from './json-value.js'
@@ -91,10 +92,7 @@ function installSignals(log: Logger): void {
   process.on('SIGTRAP', () => log.toggleDebug())
   process.on('SIGUSR2', () => log.reopen())
   // Node would open its debugger's port; without a listener the signal ends the process, as it does Sensu's
-  process.on('SIGUSR1', () => {
-    process.removeAllListeners('SIGUSR1')
-    process.kill(process.pid, 'SIGUSR1')
-  })
+  process.on('SIGUSR1', () => endBy('SIGUSR1'))
 }
 
 /** Returns the exit status. */
@@ -141,7 +139,7 @@ async function configureAndRun<C extends LoadedSettings>(
   manager?.start()
   try {
     const environment = { ...process.env, SENSU_LOADED_TEMPFILE: loadedFilesPath }
-    await run({ definition, options: lastingOptions, configuration, log, environment, manager })
+    await run({ definition, options: lastingOptions, configuration, log, environment, inBackground, manager })
   } finally {
     await manager?.close()
   }
@@ -171,6 +169,7 @@ interface Run<C extends LoadedSettings> {
   configuration: C
   log: Logger
   environment: NodeJS.ProcessEnv
+  inBackground: boolean
   /** Undefined when nobody wants to be told. */
   manager: ServiceManager | undefined
 }
@@ -195,9 +194,14 @@ async function run<C extends LoadedSettings>(parts: Run<C>): Promise<void> {
   await workUntil(stopped, assembled, manager)
 }
 
-/** What HUP does: one reload after the other, and one more when it comes during one. */
+/**
+ * What HUP does: one reload after the other, and one more when it comes during one. Where there is nothing new to read, and neither a service manager nor the
+ * background, it is a terminal that closes: it ends the process as it ends Sensu's (1.9, which knows no reload).
+ */
 function reloading<C extends LoadedSettings>(parts: Run<C>, assembled: AssembledService<C>): () => void {
-  const { log, manager } = parts
+  const { log, inBackground, manager } = parts
+  const mayEnd = manager === undefined && !inBackground
+  let lastRead = parts.configuration
   let wanted = false
   let busy = false
   const work = async () => {
@@ -205,7 +209,9 @@ function reloading<C extends LoadedSettings>(parts: Run<C>, assembled: Assembled
     while (wanted) {
       wanted = false
       manager?.reloading()
-      await reload(parts, assembled)
+      const read = await reload(parts, assembled, newer => mayEnd && isDeepStrictEqual(newer, lastRead))
+      if (read === 'nothing new') return endBy('SIGHUP')
+      if (read !== undefined) lastRead = read
       manager?.reloaded()
     }
     busy = false
@@ -217,21 +223,27 @@ function reloading<C extends LoadedSettings>(parts: Run<C>, assembled: Assembled
   }
 }
 
-/** Reads the configuration again and goes on with it when it is valid, otherwise with the old one. Never rejects. */
+/**
+ * Reads the configuration again and goes on with it when it is valid, otherwise with the old one. Resolves with what it has read, as far as it could, or that
+ * there is nothing new. Never rejects.
+ */
 async function reload<C extends LoadedSettings>(
   { definition, options, log }: Run<C>,
   assembled: AssembledService<C>,
-): Promise<void> {
+  isNothingNew: (newer: C) => boolean,
+): Promise<C | 'nothing new' | undefined> {
   const refused = 'the configuration was not reloaded, the one before stays in force'
+  let configuration: C | undefined
   try {
-    const configuration = definition.load(options, process.env)
+    configuration = definition.load(options, process.env)
+    if (isNothingNew(configuration)) return 'nothing new'
     const { settings, notices, errors, loadedFiles } = configuration
     log.hide(secretNames(settings))
     for (const notice of notices) log.log(notice)
     if (errors.length > 0) {
       log.error('configuration is invalid', { errors: errors.map(error => redact({ ...error })) })
       log.error(refused)
-      return
+      return configuration
     }
     const needRestart = await assembled.reload(configuration)
     writeLoadedFiles(definition.service(options), loadedFiles, process.env)
@@ -240,6 +252,13 @@ async function reload<C extends LoadedSettings>(
   } catch (error) {
     log.error(refused, { error: error instanceof Error ? error.message : String(error) })
   }
+  return configuration
+}
+
+/** Does what the signal does to a process that does not listen to it. */
+function endBy(signal: 'SIGHUP' | 'SIGUSR1'): void {
+  process.removeAllListeners(signal)
+  process.kill(process.pid, signal)
 }
 
 /** A process in the background has another working directory than it was started in. */

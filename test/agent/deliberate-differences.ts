@@ -393,17 +393,6 @@ export const differences: readonly Difference[] = [
       ['"caf\\n"', '"café\\n"'],
     ],
   },
-  // signals
-  {
-    cases: /^signals_exit_status$/,
-    reason: 'HUP reads the configuration again',
-    observed: { HUP: { still_running: true, TERM_exit: 0 } },
-  },
-  {
-    cases: /^signals_trap_usr2_hup$/,
-    reason: 'HUP reads the configuration again',
-    observed: { after_HUP: { SIGHUP: { alive: true } } },
-  },
   // transports
   {
     cases: /^transport_wrong_password$|^stop_while_never_connected$/,

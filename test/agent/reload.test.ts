@@ -119,6 +119,18 @@ t.test('a bad configuration is refused with the report of --validate_config, and
   t.equal((await server.result('old-team')).check.output, 'storage\n')
 })
 
+t.test('HUP with nothing new to read ends a process in the foreground, as a terminal does that closes', async t => {
+  const { agent, name, rewrite } = await start(t, { team: 'storage' })
+  const same = configuration({ name, team: 'storage' })
+  rewrite('{')
+  await agent.log('the configuration was not reloaded, the one before stays in force')
+  rewrite(same)
+  await agent.log('configuration reloaded')
+  t.equal(agent.running, true, 'there was something new since it was last read')
+  rewrite(same)
+  t.strictSame(await agent.exit, { status: null, signal: 'SIGHUP' })
+})
+
 t.test('what a running agent cannot change is named, and stays', async t => {
   const { agent, name, rewrite } = await start(t)
   rewrite({
