@@ -22,7 +22,7 @@ import {
   startProcess,
   waitUntil,
 } from './process.js'
-import { Watchdog } from './watchdog.js'
+import { isAlive, Watchdog } from './watchdog.js'
 
 /** How a private libvirtd is started. */
 export interface LibvirtdOptions {
@@ -282,7 +282,11 @@ class Daemon extends Access implements Libvirtd {
   }
 
   async kill(): Promise<void> {
+    const pid = this.pid()
     await this.#server?.kill()
+    // its parent may be gone before it
+    if (pid !== undefined)
+      await waitUntil('libvirtd is gone', () => !isAlive(pid) || undefined, { timeoutMs: answerTimeoutMs })
   }
 
   async restart(): Promise<void> {
