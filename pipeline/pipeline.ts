@@ -179,6 +179,8 @@ export class Pipeline {
     if (check['type'] === 'metric') this.#logger.debug('processing event', { event })
     else this.#logger.info('processing event', { event })
     const builtIn = Object.keys(this.#builtIn)
+    const begun = performance.now()
+    const calls: Promise<void>[] = []
     for (const handler of resolveHandlers(handlerNames(check), this.#settings.handlers, builtIn, this.#logger)) {
       if (this.#handlerCount >= this.#maximumHandlers) {
         this.#logger.error('handler dropped, too many are running', {
@@ -189,10 +191,18 @@ export class Pipeline {
         continue
       }
       this.#handlerCount += 1
-      this.#track(() => this.#callHandler(handler, inHand)).finally(() => {
-        this.#handlerCount -= 1
-      })
+      const call = this.#track(() => this.#callHandler(handler, inHand))
+      calls.push(
+        call.finally(() => {
+          this.#handlerCount -= 1
+        }),
+      )
     }
+    if (!this.#logger.enabled('debug')) return
+    void Promise.all(calls).then(() => {
+      const duration = Math.round(performance.now() - begun) / 1000
+      this.#logger.debug('handled event', { event: { id: event['id'] }, handlers: calls.length, duration })
+    })
   }
 
   /** Filter, mutator, handler. */

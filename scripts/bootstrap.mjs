@@ -59,6 +59,11 @@ const hypervisor = [
 /** @type {Requirement[]} */
 const testTools = [
   { package: 'chromium', shownBy: ['chromium'], why: 'shows the status page, without a screen' },
+  {
+    package: 'libfaketime',
+    shownBy: ['/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'],
+    why: 'gives a server under test the clock of a recording',
+  },
   { package: 'openssl', shownBy: ['openssl'], why: 'makes certificates for tests of TLS' },
   { package: 'prometheus', shownBy: ['promtool'], why: "its promtool reads the checks' metrics (not started)" },
   { package: 'influxdb', shownBy: ['influxd'], why: "reads the checks' line protocol and OpenTSDB commands" },

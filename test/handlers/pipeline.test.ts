@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { projectDirectory } from '../../scripts/services/process.js'
-import { startRig } from '../pipeline/rig.js'
+import { Rig } from '../server/rig.js'
 import { mailServer } from '../support/mail-server.js'
 import { withOwnDirectory } from '../support/own-directory.js'
 
@@ -18,7 +18,7 @@ t.test('a server runs the handlers: one problem, one end, each once and in the w
     command: `${join(projectDirectory(), 'dist/bin', name)} -c ${configuration}`,
     timeout: 30,
   })
-  const rig = await startRig(t, {
+  const rig = await Rig.start(t, {
     handlers: {
       log: handler('handler-log'),
       mail: handler('handler-mail'),

@@ -71,7 +71,7 @@ t.test('the tasks of a server that died are taken over as soon as their locks ar
   t.ok(seconds > 1 && seconds < 10, `${seconds} s after the locks were 29 s old`)
 })
 
-t.test('recorded case task-stolen-relinquish: a server that lost a task stops doing it', async t => {
+t.test('a server that lost a task stops doing it', async t => {
   await redis.flushall()
   const { leader, doing, log } = server(t, 'robbed', quick)
   leader.start()

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parseJson } from '../../sensu/json.js'
-import { at, fixture, list, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../support/recorded-cases.js'
 import { Site, until } from './site.js'
 
 const site = await Site.open(t)

@@ -2,7 +2,7 @@ import t from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import { entriesOf, fromEntries } from '../../sensu/json-value.js'
 import type { JsonObject } from '../../sensu/types.js'
-import { at, fixture, list, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../support/recorded-cases.js'
 import { ask, exchange, type HttpAnswer } from './http.js'
 import {
   dumpKeys,

@@ -2,7 +2,7 @@ import t from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import { entriesOf } from '../../sensu/json-value.js'
 import type { JsonObject } from '../../sensu/types.js'
-import { at, fixture, list, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../support/recorded-cases.js'
 import { ask, type HttpAnswer } from './http.js'
 import { forgetAll, recordedSettings, sameAnswer, sameKeys, seedKeys } from './recorded-api.js'
 import { apiPort, Site } from './site.js'
@@ -35,7 +35,7 @@ t.test('recorded case api-silenced-redis', async t => {
     { subscription: 'roundrobin:rr' },
   ]
   for (const body of bodies) t.match(await post('/silenced', body), { status_line: 'HTTP/1.1 201 Created', body: '' })
-  // see recorded-api-differences.ts
+  // see recorded-differences.ts
   const recorded = stringifyJson(fixture('api-silenced-redis')['observed'] ?? null)
   await sameKeys(
     t,
@@ -62,7 +62,7 @@ t.test('recorded case api-silenced-subscription-regex-quirk', async t => {
   for (const [path, recorded] of entriesOf(object(fixture('api-silenced-subscription-regex-quirk')['observed']))) {
     const entries = list(parseJson(String(at(recorded, 'body'))))
     const wanted = entries.filter(entry => at(entry, 'subscription') === path.split('/').at(-1))
-    // see recorded-api-differences.ts
+    // see recorded-differences.ts
     t.not(wanted.length, entries.length)
     sameAnswer(t, await ask(port, 'GET', path), { ...object(recorded), body: stringifyJson(wanted) })
   }

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
-import { at, fixture, list, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../support/recorded-cases.js'
 import { ask, exchange, type HttpAnswer, parseAnswer } from './http.js'
 import {
   forgetAll,
@@ -15,7 +15,7 @@ import {
   seedResult,
   seedStashes,
 } from './recorded-api.js'
-import { deliberate } from './recorded-api-differences.js'
+import { deliberate } from './recorded-differences.js'
 import { apiPort, ServerProcess, Site, until } from './site.js'
 
 /** What is expected of a recorded case. */

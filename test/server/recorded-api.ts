@@ -3,7 +3,7 @@ import type { Test } from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import { entriesOf, fromEntries, isObject, toNumber } from '../../sensu/json-value.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
-import { at, fixture, list, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../support/recorded-cases.js'
 import type { HttpAnswer } from './http.js'
 
 /** The configuration of the recorded API, without its connections. */

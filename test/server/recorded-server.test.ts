@@ -4,27 +4,12 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
-import { at, fixture, list, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../support/recorded-cases.js'
 import { rabbitmq } from '../support/services.js'
 import { ask } from './http.js'
 import { withoutTimes } from './recorded-api.js'
+import { deliberateInLogs } from './recorded-differences.js'
 import { apiPort, ServerProcess, Site, until } from './site.js'
-
-/**
- * What is different on purpose in the logs of the cases replayed here: which recorded lines are not expected as they stand, and why.
- */
-const deliberate: readonly { why: string; concerns: (line: JsonObject) => boolean }[] = [
-  {
-    why: 'the recorded server had checks to publish meanwhile',
-    concerns: ({ message }) => message === 'publishing check request',
-  },
-  {
-    why: 'which tasks it has depends on how long it has run',
-    concerns: ({ message }) => message === 'relinquishing server task',
-  },
-  { why: 'there is no call-home service; the note says so', concerns: line => 'note' in line },
-  { why: 'a server describes itself', concerns: line => 'server' in line },
-]
 
 /** Level and message of log lines, which may be cut off. */
 function recordedMessages(lines: Json): string[] {
@@ -41,7 +26,7 @@ function recordedLines(lines: Json): string[] {
     .filter(line => line.endsWith('}'))
   const parsed = whole.map(line => object(parseJson(line)))
   return parsed
-    .filter(line => !deliberate.some(({ concerns }) => concerns(line)))
+    .filter(line => !deliberateInLogs.some(({ concerns }) => concerns(line)))
     .map(({ level, message }) => `${String(level)} ${String(message)}`)
 }
 
@@ -97,7 +82,7 @@ t.test(
     t.notMatch(JSON.stringify(server.lines), 'hunter2')
     t.strictSame((await site.redis.smembers('result:c1')).sort(), ['after'])
     const { input } = fixture('server-sigterm-after-leaked-counter')
-    // see recorded-api-differences.ts
+    // see recorded-differences.ts
     t.strictSame(await server.stop(), { status: 0, signal: null }, `${input}: it ends`)
     t.equal((await site.calls(1)).length, 1)
   },
@@ -237,12 +222,32 @@ t.test('recorded case task-takeover-after-sigterm: the tasks go to another serve
   t.strictSame(await heir.stop(), { status: 0, signal: null })
 })
 
+t.test(
+  'recorded case task-stolen-relinquish: a server that lost a task to another one says so and stops doing it',
+  async t => {
+    const { input, observed } = fixture('task-stolen-relinquish')
+    const server = await site.serve()
+    await server.log('i am now responsible for a server task', 3)
+    for (const [command, value] of Object.entries(object(input)))
+      await site.redis.set(command.replace('SET ', ''), String(value))
+    await server.log('relinquishing server task')
+    const lines = server.lines.filter(({ level }) => level === 'warn').slice(-2)
+    t.strictSame(
+      lines.map(({ timestamp: _, ...line }) => JSON.stringify(line)),
+      list(observed).map(text => JSON.stringify({ ...JSON.parse(String(text)), timestamp: undefined })),
+    )
+    t.equal(await site.redis.get('task:client_monitor:server'), 'someone-else', 'which keeps it')
+    await server.stop()
+    await site.redis.del('task:client_monitor:server', 'lock:task:client_monitor')
+  },
+)
+
 t.test('recorded case server-sigterm-log', async t => {
   const recorded = recordedLines(fixture('server-sigterm-log')['observed'] ?? null)
   const server = await site.serve()
   t.strictSame(await server.stop(), { status: 0, signal: null })
   t.strictSame(logged(server, recorded), recorded)
-  t.equal((await site.redis.keys('lock:task:*')).length, 0, 'the locks are given back')
+  t.strictSame(await site.redis.keys('lock:task:*'), [], 'the locks are given back')
 })
 
 t.test('recorded case redis-outage: everything pauses and goes on', async t => {

@@ -78,7 +78,7 @@ export class Site {
   /** Written under another name first, so that a file is whole when it is seen. */
   captureCommand(name: string): string {
     const file = `${this.#handled}/$$.$(date +%N)`
-    return `f=${file}; cat > $f.new; mv $f.new $f.${name}`
+    return `f=${file}; cat > $f.new; mv $f.new $f.${name}; echo captured ${name}`
   }
 
   /** Starts a server and waits until it works. */
@@ -126,10 +126,11 @@ export class Site {
 
 /** A running server. */
 export class ServerProcess extends ServiceProcess {
-  constructor(t: Test, settings: JsonObject, args: string[]) {
+  constructor(t: Test, settings: JsonObject, args: string[], env: Record<string, string> = {}) {
     super(withOwnDirectory(t), executable('sensu-kvm-server'), {
       files: { 'server.json': settings },
       args: ['-v', ...args],
+      env,
     })
   }
 }

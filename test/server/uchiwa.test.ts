@@ -2,7 +2,7 @@ import t from 'tap'
 import { parseJson } from '../../sensu/json.js'
 import { isInteger, isObject } from '../../sensu/json-value.js'
 import type { Json } from '../../sensu/types.js'
-import { at, list, object } from '../pipeline/rig.js'
+import { at, list, object } from '../support/recorded-cases.js'
 import { ask, type HttpAnswer } from './http.js'
 import { apiPort, Site, until } from './site.js'
 

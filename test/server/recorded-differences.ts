@@ -1,8 +1,8 @@
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import type { JsonObject } from '../../sensu/types.js'
-import { at, fixture, list, object } from '../pipeline/rig.js'
+import { at, fixture, list, object } from '../support/recorded-cases.js'
 
-/** What is different on purpose from the recorded API: why, and what the answer is instead where the case is one request. */
+/** What is different on purpose from the recorded server and API: why, and what the answer is instead where the case is one request. */
 export const deliberate: { [name: string]: { why: string; answer?(recorded: JsonObject): JsonObject } } = {
   'api-auth-malformed': {
     why: 'credentials that are none are not a fault of the server (quirk 16)',
@@ -38,6 +38,7 @@ export const deliberate: { [name: string]: { why: string; answer?(recorded: Json
   'task-takeover-after-sigterm': {
     why: 'the locks are given back at the end, so that the tasks are taken over within seconds instead of a minute (quirk 13)',
   },
+  'vectors-attributes-match': { why: "expressions assign nothing: `value = 'x'` is an error and does not match" },
   'redis-transport-server-state': { why: 'queues of the Redis transport are counted (quirk 10)' },
   'rabbitmq-queues-without-server': { why: 'queues that vanished are empty, the API does not hang (quirk 19)' },
   'api-silenced-id-suffix': {
@@ -45,6 +46,22 @@ export const deliberate: { [name: string]: { why: string; answer?(recorded: Json
     answer: () => object(fixture('api-silenced-id-404')['observed']),
   },
 }
+
+/**
+ * What is different on purpose in the logs of the cases replayed here: which recorded lines are not expected as they stand, and why.
+ */
+export const deliberateInLogs: readonly { why: string; concerns: (line: JsonObject) => boolean }[] = [
+  {
+    why: 'the recorded server had checks to publish meanwhile',
+    concerns: ({ message }) => message === 'publishing check request',
+  },
+  {
+    why: 'which tasks it has depends on how long it has run',
+    concerns: ({ message }) => message === 'relinquishing server task',
+  },
+  { why: 'there is no call-home service; the note says so', concerns: line => 'note' in line },
+  { why: 'a server describes itself', concerns: line => 'server' in line },
+]
 
 function withoutCors(recorded: JsonObject): JsonObject {
   return { ...recorded, headers: list(recorded['headers']).filter(header => !/^Access/.test(String(header))) }

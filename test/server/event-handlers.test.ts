@@ -1,17 +1,13 @@
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import t from 'tap'
-import { attributesMatch } from '../../pipeline/attributes-match.js'
 import { severityOf } from '../../pipeline/filter.js'
-import { Pipeline, validatePipelineSettings } from '../../pipeline/pipeline.js'
 import { parseJson } from '../../sensu/json.js'
-import { Float } from '../../sensu/json-value.js'
-import { Logger } from '../../sensu/log.js'
-import { Spawner } from '../../sensu/spawn.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
-import { at, fixture, type HandlerCall, list, object, type Rig, startRig } from './rig.js'
+import { at, fixture, list, object, resultOf, timeOf, withoutId } from '../support/recorded-cases.js'
+import { Rig } from './rig.js'
+import { type HandlerCall, until } from './site.js'
 
 const c1: JsonObject = {
   name: 'c1',
@@ -31,7 +27,7 @@ function messages(rig: Rig): Json[] {
 }
 
 t.test('sets are expanded two levels deep, each handler is called once', async t => {
-  const rig = await startRig(t, {
+  const rig = await Rig.start(t, {
     handlers: {
       hsev: { severities: ['critical'] },
       hflap: { handle_flapping: true },
@@ -94,7 +90,7 @@ t.test('sets are expanded two levels deep, each handler is called once', async t
 })
 
 t.test('severities, at creation and at resolution', async t => {
-  const rig = await startRig(t, {
+  const rig = await Rig.start(t, {
     handlers: { hsev: { severities: ['critical'] }, hsevw: { severities: ['warning', 'unknown'] } },
   })
   const { input, observed } = fixture('handler-severities')
@@ -117,7 +113,7 @@ t.test('severities, at creation and at resolution', async t => {
 
 t.test('native filters: inclusive, exclusive, several, unknown', async t => {
   const production = { client: { environment: 'production' } }
-  const rig = await startRig(t, {
+  const rig = await Rig.start(t, {
     filters: { fprod: { attributes: production }, fneg: { negate: true, attributes: production } },
     handlers: {
       hfilt: { filter: 'fprod' },
@@ -161,7 +157,7 @@ t.test('native filters with and without time windows, as recorded', async t => {
       .map(name => [name, object(at(input, 'filters', name))]),
   )
   const handlers = Object.fromEntries(Object.entries(filterOf).map(([handler, filter]) => [handler, { filter }]))
-  const rig = await startRig(t, { filters, handlers })
+  const rig = await Rig.start(t, { filters, handlers })
   await rig.keepalive(c1)
   await rig.keepalive({ ...c1, name: 'c3', environment: 'dev' })
   const noon = new Date(2026, 10, 22, 12, 0, 0).getTime() / 1000
@@ -177,7 +173,7 @@ t.test('native filters with and without time windows, as recorded', async t => {
 })
 
 t.test('the built-in filter occurrences, as recorded', async t => {
-  const rig = await startRig(t, { handlers: { hocc: { filters: ['occurrences'] } } })
+  const rig = await Rig.start(t, { handlers: { hocc: { filters: ['occurrences'] } } })
   const { input, observed } = fixture('filter-extension-occurrences')
   const send = (status: number, more: JsonObject = {}) =>
     rig.result({
@@ -197,42 +193,8 @@ t.test('the built-in filter occurrences, as recorded', async t => {
   t.same([names(await send(2, second)), names(await send(2, second))], [[], ['hocc']], 'occurrences as text')
 })
 
-t.test('patterns match as recorded, expressions too; what is not understood is refused at the start', async t => {
-  const { input, observed } = fixture('vectors-attributes-match')
-  const event = object(at(input, 'event'))
-  for (const vector of list(observed)) {
-    const pattern = object(at(vector, 'attributes'))
-    const logged: string[] = []
-    const log = { error: (message: string) => logged.push(message) }
-    // the one difference: expressions assign nothing
-    const assigns = JSON.stringify(pattern).includes("value = 'x'")
-    const matches = attributesMatch(event, pattern, { now: new Date(), log })
-    t.equal(matches, assigns ? false : at(vector, 'match'), JSON.stringify(pattern))
-    const recorded = list(at(vector, 'log')).map(line => at(line, 0))
-    t.same(logged, assigns ? ['attribute value eval error'] : recorded, JSON.stringify(pattern))
-  }
-  const quiet = { now: new Date(), log: { error: () => {} } }
-  t.ok(attributesMatch({ a: { b: [1, 2n, { c: null }] } }, { a: { b: [new Float(1), 2, { c: null }] } }, quiet))
-  t.notOk(attributesMatch({ a: { b: 1 } }, { a: 'b' }, quiet))
-  const settings = {
-    checks: {},
-    handlers: {},
-    mutators: {},
-    filters: { feval: { attributes: { check: { status: 'eval: `reboot`' } } }, fine: { attributes: {} } },
-  }
-  const [problem, ...others] = validatePipelineSettings(settings)
-  t.match(problem, {
-    object: { name: 'feval' },
-    message: 'filter feval: the expression of attribute check.status is not supported: unexpected ` at character 2',
-  })
-  t.same(others, [])
-  const rig = await startRig(t)
-  const surroundings = { store: rig.store, spawner: new Spawner({ limit: 1 }), logger: new Logger() }
-  t.throws(() => new Pipeline({ ...surroundings, settings }), /feval/)
-})
-
 t.test('mutators: configured ones, check output only, unknown and failing ones', async t => {
-  const rig = await startRig(t, {
+  const rig = await Rig.start(t, {
     mutators: {
       upper: { command: "tr a-z A-Z; printf '\\377'" },
       broken: { command: 'echo no; exit 3' },
@@ -274,105 +236,71 @@ t.test('mutators: configured ones, check output only, unknown and failing ones',
   )
 })
 
-t.test('handlers of every type run independently; failures are logged as recorded', async t => {
-  const tcpData: Buffer[] = []
-  const tcp = createServer(socket => socket.on('data', data => tcpData.push(data)))
-  tcp.listen(0, '127.0.0.1')
-  await once(tcp, 'listening')
-  const silent = createServer(socket => socket.pause())
-  silent.listen(0, '127.0.0.1')
-  await once(silent, 'listening')
-  const udp = createSocket('udp4')
-  udp.bind(0, '127.0.0.1')
-  await once(udp, 'listening')
-  const datagram = once(udp, 'message')
-  const unused = createServer().listen(0, '127.0.0.1')
-  await once(unused, 'listening')
-  const portOf = (server: { address(): unknown }) =>
-    Number(at(object(parseJson(JSON.stringify(server.address()))), 'port'))
-  const closedPort = portOf(unused)
-  unused.close()
-  t.teardown(() => {
-    tcp.close()
-    silent.close()
-    udp.close()
-  })
-  const socket = (port: number) => ({ host: '127.0.0.1', port })
-  const published: [JsonObject, string][] = []
-  const handlers: { [name: string]: JsonObject } = {
-    htcp: { type: 'tcp', socket: socket(portOf(tcp)), timeout: 3 },
-    htcpdown: { type: 'tcp', socket: socket(closedPort) },
-    hudp: { type: 'udp', socket: socket(portOf(udp)) },
-    htrans: { type: 'transport', pipe: { type: 'direct', name: 'evpipe', options: {} } },
-    htimeout: { type: 'pipe', command: 'sleep 30', timeout: 0.3 },
-    hfail: { type: 'pipe', command: 'cat >/dev/null; echo oops; echo err >&2; exit 3' },
-    hnoread: { type: 'pipe', command: 'exit 0' },
-    hodd: { type: 'odd' },
-  }
-  const rig = await startRig(t)
-  const publish = async (pipe: JsonObject, data: Buffer) => void published.push([pipe, data.toString()])
-  await rig.reset({ handlers }, { publish })
-  await rig.keepalive(c1)
-  rig.log()
-  const [call] = await rig.result({
-    client: 'c1',
-    check: { name: 'types', status: 2, handlers: ['default', ...Object.keys(handlers)] },
-  })
-  const text = call?.stdin ?? ''
-  t.equal(Buffer.concat(tcpData).toString(), text, 'tcp')
-  t.equal(String((await datagram)[0]), text, 'udp')
-  t.same(published, [[handlers['htrans']?.['pipe'], text]], 'transport')
-  const id = at(parseJson(text), 'id')
-  const log = new Map(rig.log().map(line => [at(line, 'handler', 'name'), line]))
-  t.same(log.get('htcpdown'), {
-    level: 'error',
-    message: 'handler error',
-    handler: { ...handlers['htcpdown'], name: 'htcpdown' },
-    event: { id },
-    event_data: text,
-    error: 'failed to connect to socket',
-  })
-  for (const line of list(at(fixture('handler-types'), 'observed', 'log')).map(entry =>
-    object(parseJson(String(entry))),
-  )) {
-    const { level, message, output } = line
-    const name = at(line, 'handler', 'name')
-    t.match(
-      log.get(name),
-      { level, message, event: { id }, ...(output === undefined ? {} : { output }) },
-      `log of ${name}`,
-    )
-  }
-  t.match(log.get('hodd'), { level: 'error', message: 'handler error', error: /unknown handler type odd/ })
-  t.notOk(log.has('htcp') || log.has('hudp') || log.has('htrans'), 'success of sockets and transport is not logged')
-})
+t.test(
+  'handlers of every type run independently and get the recorded event; failures are logged as recorded',
+  async t => {
+    const { input, observed } = fixture('handler-types')
+    const tcpData: Buffer[] = []
+    const tcp = createServer(socket => socket.on('data', data => tcpData.push(data)))
+    const udp = createSocket('udp4')
+    const unused = createServer().listen(0, '127.0.0.1')
+    tcp.listen(0, '127.0.0.1')
+    udp.bind(0, '127.0.0.1')
+    await Promise.all([once(tcp, 'listening'), once(udp, 'listening'), once(unused, 'listening')])
+    const closedPort = portOf(unused)
+    unused.close()
+    t.teardown(() => {
+      tcp.close()
+      udp.close()
+    })
+    const datagram = once(udp, 'message')
+    const ports: { [handler: string]: number } = { htcp: portOf(tcp), htcpdown: closedPort, hudp: portOf(udp) }
+    const handlers: { [name: string]: JsonObject } = {}
+    for (const [name, handler] of Object.entries(object(input))) {
+      const port = ports[name]
+      handlers[name] = { ...object(handler), ...(port !== undefined && { socket: { host: '127.0.0.1', port } }) }
+    }
+    const rig = await Rig.start(t, { handlers })
+    const piped = await rig.site.listen('direct', 'evpipe')
+    const fanned = await rig.site.listen('fanout', 'evfan')
+    const recorded = String(at(observed, 'tcp', 0))
+    const result = resultOf(recorded)
+    await rig.keepalive(at(parseJson(recorded), 'client'))
+    const since = Number(at(parseJson(recorded), 'last_state_change'))
+    await rig.at(since).result({ ...result, check: { ...object(result['check']), handlers: [] } })
+    rig.log()
+    const [call] = await rig.at(timeOf(recorded)).result({
+      ...result,
+      check: { ...object(result['check']), handlers: [...list(at(result, 'check', 'handlers')), 'default'] },
+    })
+    const text = call?.stdin ?? ''
+    const expected = recorded.replace('"hnoread"]', '"hnoread","default"]')
+    t.equal(withoutId(text), withoutId(expected), 'pipe')
+    t.equal(Buffer.concat(tcpData).toString(), text, 'tcp')
+    t.equal(String((await datagram)[0]), text, 'udp')
+    await until('both pipes', () => piped.length + fanned.length === 2)
+    t.same([piped, fanned], [[text], [text]], 'transport')
+    const id = at(parseJson(text), 'id')
+    const log = new Map(rig.log().map(line => [at(line, 'handler', 'name'), line]))
+    t.same(log.get('htcpdown'), {
+      level: 'error',
+      message: 'handler error',
+      handler: { ...handlers['htcpdown'], name: 'htcpdown' },
+      event: { id },
+      event_data: text,
+      error: 'failed to connect to socket',
+    })
+    for (const entry of list(at(observed, 'log'))) {
+      const line = object(parseJson(String(entry)))
+      const { level, message, output } = line
+      const name = at(line, 'handler', 'name')
+      const shown = { level, message, event: { id }, ...(output === undefined ? {} : { output }) }
+      t.match(log.get(name), shown, `log of ${name}`)
+    }
+    t.notOk(log.has('htcp') || log.has('hudp') || log.has('htrans'), 'success of sockets and transport is not logged')
+  },
+)
 
-t.test('idle waits for running handlers, and more handlers than allowed are dropped and logged', async t => {
-  const rig = await startRig(t)
-  const directory = t.testdir({})
-  const slow = { type: 'pipe', command: `while [ ! -e ${directory}/go ]; do sleep 0.05; done; echo done` }
-  await rig.reset({ handlers: { slow } }, { maximumHandlers: 1 })
-  await rig.keepalive(c1)
-  rig.log()
-  await rig.pipeline.processResult({ client: 'c1', check: { name: 'a', status: 1, handler: 'slow' } })
-  await rig.pipeline.processResult({ client: 'c1', check: { name: 'b', status: 1, handler: 'slow' } })
-  let idle = false
-  const waiting = rig.pipeline.idle().then(() => {
-    idle = true
-  })
-  await rig.redis.ping()
-  t.notOk(idle)
-  await rig.redis.ping()
-  writeFileSync(`${directory}/go`, '')
-  await waiting
-  const log = rig.log()
-  t.match(
-    log.filter(line => line['message'] === 'handler output'),
-    [{ output: ['done\n'] }],
-  )
-  t.match(
-    log.filter(line => line['message'] === 'handler dropped, too many are running'),
-    [{ level: 'error', limit: 1 }],
-  )
-  t.equal(log.filter(line => line['message'] === 'processing event').length, 2)
-})
+function portOf(server: { address(): unknown }): number {
+  return Number(at(object(parseJson(JSON.stringify(server.address()))), 'port'))
+}

@@ -2,7 +2,9 @@ import t from 'tap'
 import { parseJson } from '../../sensu/json.js'
 import { canonicalText } from '../../sensu/json-value.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
-import { at, fixture, type HandlerCall, list, object, startRig, withoutId } from './rig.js'
+import { at, fixture, list, object, withoutId } from '../support/recorded-cases.js'
+import { Rig } from './rig.js'
+import type { HandlerCall } from './site.js'
 
 const c1: JsonObject = {
   name: 'c1',
@@ -33,7 +35,7 @@ function silenceView(calls: HandlerCall[]): string[] {
 }
 
 t.test('flapping: every step of the recorded sequence', async t => {
-  const rig = await startRig(t, { handlers: { hflap: { handle_flapping: true } } })
+  const rig = await Rig.start(t, { handlers: { hflap: { handle_flapping: true } } })
   await rig.keepalive(c1)
   const { input, observed } = fixture('flapping-sequence')
   let id: Json = null
@@ -86,7 +88,7 @@ t.test('flapping: every step of the recorded sequence', async t => {
 })
 
 t.test('a flapping event that is force-resolved leaves the registry with action flapping', async t => {
-  const rig = await startRig(t, { handlers: { hflap: { handle_flapping: true } } })
+  const rig = await Rig.start(t, { handlers: { hflap: { handle_flapping: true } } })
   const { observed } = fixture('flapping-api-force-resolve')
   const before = object(parseJson(String(at(observed, 'before'))))
   await rig.keepalive(object(before['client']))
@@ -100,7 +102,7 @@ t.test('a flapping event that is force-resolved leaves the registry with action 
 })
 
 t.test('at, above and below the flap thresholds', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   await rig.keepalive(c1)
   // One change, at the newest of 21 entries: 1.2 / 20 = 6 %.
   const history = Array.from({ length: 20 }, () => '0')
@@ -122,7 +124,7 @@ t.test('at, above and below the flap thresholds', async t => {
 })
 
 t.test('flap thresholds that are no integers are logged and ignored', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   await rig.keepalive(c1)
   const { input, observed } = fixture('flapping-invalid-thresholds')
   for (let i = 0; i < 3; i++) {
@@ -145,7 +147,7 @@ t.test('flap thresholds that are no integers are logged and ignored', async t =>
 })
 
 t.test('total state change of every recorded history', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   await rig.keepalive(c1)
   for (const vector of list(fixture('vectors-total-state-change')['observed'])) {
     const history = list(at(vector, 'history')).map(String)
@@ -162,7 +164,7 @@ t.test('total state change of every recorded history', async t => {
 })
 
 t.test('silencing: which handlers are called, and what becomes of the entries', async t => {
-  const rig = await startRig(t, { handlers: { hsil: { handle_silenced: true } } })
+  const rig = await Rig.start(t, { handlers: { hsil: { handle_silenced: true } } })
   const { input, observed } = fixture('silencing-events')
   const time = 1795317438
   await rig.at(time).keepalive(c1)
@@ -201,7 +203,7 @@ t.test('silencing: which handlers are called, and what becomes of the entries', 
 })
 
 t.test('a silenced event in full, and OK metrics that are never silenced', async t => {
-  const rig = await startRig(t, { handlers: { hsil: { handle_silenced: true } } })
+  const rig = await Rig.start(t, { handlers: { hsil: { handle_silenced: true } } })
   const [recorded] = list(fixture('silenced-event-full')['observed'])
   const text = String(at(recorded, 'stdin'))
   const expected = object(parseJson(text))
@@ -220,7 +222,7 @@ t.test('a silenced event in full, and OK metrics that are never silenced', async
 })
 
 t.test('registration: once, overridable by the client, not stored', async t => {
-  const rig = await startRig(t, { handlers: { registration: {} } })
+  const rig = await Rig.start(t, { handlers: { registration: {} } })
   for (const name of ['registration-first-keepalive', 'registration-client-overrides']) {
     const { input, observed } = fixture(name)
     const [recorded] = list(at(observed, 'handler_calls'))
@@ -250,7 +252,7 @@ t.test('registration: once, overridable by the client, not stored', async t => {
 })
 
 t.test('signatures of clients', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const state = async (name: string) => {
     const dump = await rig.dump()
     return canonicalText([dump[`client:${name}`] ?? null, dump[`client:${name}:signature`] ?? null])
@@ -289,7 +291,7 @@ t.test('signatures of clients', async t => {
 })
 
 t.test('results of a signed client count only with its signature; an invalidated client stays out', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   await rig.keepalive({ ...c1, signature: 'abc' })
   const check = { name: 'cpu', status: 1, output: 'x' }
   rig.log()
@@ -317,7 +319,9 @@ t.test('results of a signed client count only with its signature; an invalidated
 })
 
 t.test("a proxy client's check shows the site's own command", async t => {
-  const rig = await startRig(t, { checks: { ping: { command: 'ping :::address:::', interval: 5 } } })
+  const rig = await Rig.start(t, {
+    checks: { ping: { command: 'ping :::address:::', subscribers: ['poller'], interval: 5, publish: false } },
+  })
   const send = (client: string, more: JsonObject) =>
     rig.result({ client, check: { name: 'ping', command: 'ping 10.0.0.1', status: 1, output: '', ...more } })
   const [proxied] = await send('c1', { source: 'sw1' })
@@ -327,7 +331,9 @@ t.test("a proxy client's check shows the site's own command", async t => {
   t.equal(at(event(own), 'check', 'command'), 'ping 10.0.0.1')
   t.same(Object.keys(object(event(proxied)['check'])), [
     'command',
+    'subscribers',
     'interval',
+    'publish',
     'name',
     'status',
     'output',

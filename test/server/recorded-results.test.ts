@@ -2,7 +2,9 @@ import t from 'tap'
 import { parseJson, stringifyJson } from '../../sensu/json.js'
 import { canonicalText } from '../../sensu/json-value.js'
 import type { Json, JsonObject } from '../../sensu/types.js'
-import { at, fixture, type HandlerCall, list, object, type Rig, startRig, withoutId } from './rig.js'
+import { at, fixture, list, object, resultOf, timeOf, withoutId } from '../support/recorded-cases.js'
+import { Rig } from './rig.js'
+import type { HandlerCall } from './site.js'
 
 const c1: JsonObject = {
   name: 'c1',
@@ -28,18 +30,6 @@ function eventText(value: Json): string {
   return typeof value === 'string' ? value : ''
 }
 
-/** The server's clock when a recorded event was made. */
-function timeOf(text: Json): number {
-  return Number(at(parseJson(eventText(text)), 'timestamp'))
-}
-
-/** The result that led to an event, read back from the event: without what the server added. */
-function resultOf(text: Json): JsonObject {
-  const event = object(parseJson(eventText(text)))
-  const { history: _h, total_state_change: _t, origin, ...check } = object(event['check'])
-  return { client: origin ?? at(event, 'client', 'name'), check }
-}
-
 function sorted(calls: Json): string[] {
   return list(calls)
     .map(call => `${at(call, 'handler')} ${withoutId(eventText(at(call, 'stdin')))}`)
@@ -61,7 +51,7 @@ function recordedState(recorded: Json): string[] {
 }
 
 t.test('the recorded way of a check from OK over critical to warning', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   await rig.at(1795317173).keepalive(c1)
   const first = fixture('result-ok-first')
   const ok = parseJson(eventText(at(first, 'observed', 'redis', 'result:c1:chk_a', 'value')))
@@ -97,7 +87,7 @@ for (const name of [
   'status-255',
 ]) {
   t.test(`recorded case ${name}`, async t => {
-    const rig = await startRig(t, { checks: { merged } })
+    const rig = await Rig.start(t, { checks: { merged } })
     const observed = fixture(name)['observed'] ?? null
     const calls = at(observed, 'handler_calls') ?? observed
     const expected = list(Array.isArray(calls) ? calls : observed)
@@ -126,7 +116,7 @@ for (const name of [
 }
 
 t.test('a standalone result is not merged with the definition of the same name', async t => {
-  const rig = await startRig(t, { checks: { merged } })
+  const rig = await Rig.start(t, { checks: { merged } })
   await rig.keepalive(c1)
   await rig.at(1795317176).result(fixture('result-merged-with-server-definition')['input'] ?? null)
   const { input, observed } = fixture('result-standalone-not-merged')
@@ -136,7 +126,7 @@ t.test('a standalone result is not merged with the definition of the same name',
 })
 
 t.test('sequences of events, each continuing the one before', async t => {
-  const rig = await startRig(t, { handlers: { hsil: { handle_silenced: true }, keepalive: {} } })
+  const rig = await Rig.start(t, { handlers: { hsil: { handle_silenced: true }, keepalive: {} } })
   const sequences: [string, Json][] = [
     [
       'metric-fail-then-ok',
@@ -216,7 +206,7 @@ async function primeHistory(
 }
 
 t.test('a check with auto_resolve false stays in the registry until it is force-resolved', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const { observed } = fixture('auto-resolve-false')
   const [created] = list(at(observed, 'calls_create'))
   await rig.keepalive(c1)
@@ -235,7 +225,7 @@ t.test('a check with auto_resolve false stays in the registry until it is force-
 })
 
 t.test('handle false: the event is stored, no handler is called, and the log says so', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const { observed } = fixture('handle-false')
   await rig.keepalive(c1)
   rig.log()
@@ -251,7 +241,7 @@ t.test('handle false: the event is stored, no handler is called, and the log say
 })
 
 t.test('occurrences and their watermark', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   await rig.keepalive(c1)
   const { observed } = fixture('occurrences-watermark')
   for (const step of list(observed)) {
@@ -266,7 +256,7 @@ t.test('occurrences and their watermark', async t => {
 })
 
 t.test('OK keepalive results are stored like any other', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const { observed } = fixture('keepalive-ok-stored-result')
   const { type: _, ...check } = object(parseJson(eventText(at(observed, 'result:kok:keepalive', 'value'))))
   for (let i = 0; i < 3; i++) t.same(await rig.result({ client: 'kok', check, signature: '' }), [])
@@ -274,7 +264,7 @@ t.test('OK keepalive results are stored like any other', async t => {
 })
 
 t.test('a result without `executed` takes the time of its arrival as last_ok', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const { input, observed } = fixture('result-without-executed')
   await rig.at(1795317984).result({ client: 'c1', ...object(input) })
   const { api_history: _, ...state } = object(observed)
@@ -285,7 +275,7 @@ t.test('a result without `executed` takes the time of its arrival as last_ok', a
 })
 
 t.test('the full state of Redis after each step of the recorded scenario', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const steps = new Map(
     list(fixture('redis-full-dump-sequence')['observed']).map(step => [at(step, 'after'), at(step, 'redis')]),
   )
@@ -332,7 +322,7 @@ t.test('the full state of Redis after each step of the recorded scenario', async
 })
 
 t.test('aggregates', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const send = (client: string, check: JsonObject) =>
     rig.result({ client, check: { status: 0, output: 'x', ...check } })
   await send('ct', { name: 'ag1', aggregate: true })
@@ -348,7 +338,7 @@ t.test('aggregates', async t => {
 })
 
 t.test('truncated output is stored, the whole one goes to handlers', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const { input, observed } = fixture('truncate-output')
   for (const check of list(input)) {
     const name = String(at(check, 'name'))
@@ -361,7 +351,7 @@ t.test('truncated output is stored, the whole one goes to handlers', async t => 
 })
 
 t.test('numbers of any size and any text pass unchanged', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const stored = eventText(at(fixture('json-number-and-unicode-formatting'), 'observed', 'stored'))
   const { type: _, ...check } = object(parseJson(stored))
   await rig.result({ client: 'c1', check })
@@ -370,7 +360,7 @@ t.test('numbers of any size and any text pass unchanged', async t => {
 })
 
 t.test('malformed results are logged and dropped; a status in text form counts', async t => {
-  const rig = await startRig(t)
+  const rig = await Rig.start(t)
   const malformed: Json[] = [
     { client: 'rt1' },
     [],
