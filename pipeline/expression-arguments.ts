@@ -17,6 +17,11 @@ function one(name: string): [string, number] {
   return [name, 1]
 }
 
+/** Whether a method can be given anything. */
+export function takesArguments(name: string): boolean {
+  return (mostArguments.get(name) ?? 0) > 0
+}
+
 /** What is wrong with a call, in words; what Ruby would heed and the methods here do not is refused, as nobody would notice the difference. */
 export function misuseOf(name: string, argumentCount: number, hasBlock: boolean): string | undefined {
   if (argumentCount > (mostArguments.get(name) ?? 0))

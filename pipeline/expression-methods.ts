@@ -70,8 +70,8 @@ function calculate(operator: string, left: number | bigint | Float, right: numbe
 
 function shift(operator: string, moment: Moment, by: Value): Value {
   if (operator === '-' && by instanceof Moment) return float(moment.seconds - by.seconds)
-  if (isNumeric(by) && operator === '+') return new Moment(moment.seconds + Number(by))
-  if (isNumeric(by) && operator === '-') return new Moment(moment.seconds - Number(by))
+  if (isNumeric(by) && operator === '+') return new Moment(moment.seconds + Number(by), moment.utc)
+  if (isNumeric(by) && operator === '-') return new Moment(moment.seconds - Number(by), moment.utc)
   throw undefinedMethod(operator, moment)
 }
 
@@ -344,41 +344,51 @@ const patternMethods: Methods<RegExp> = {
   'match?': (pattern, [text = null]) => matchText(text, pattern) !== null,
 }
 
-const momentMethods: Methods<Moment> = {
-  hour: ({ date }) => date.getHours(),
-  min: ({ date }) => date.getMinutes(),
-  sec: ({ date }) => date.getSeconds(),
-  day: ({ date }) => date.getDate(),
-  mday: ({ date }) => date.getDate(),
-  month: ({ date }) => date.getMonth() + 1,
-  mon: ({ date }) => date.getMonth() + 1,
-  year: ({ date }) => date.getFullYear(),
-  wday: ({ date }) => date.getDay(),
-  to_i: ({ seconds }) => Math.floor(seconds),
-  to_f: ({ seconds }) => float(seconds),
-  'sunday?': ({ date }) => date.getDay() === 0,
-  'monday?': ({ date }) => date.getDay() === 1,
-  'tuesday?': ({ date }) => date.getDay() === 2,
-  'wednesday?': ({ date }) => date.getDay() === 3,
-  'thursday?': ({ date }) => date.getDay() === 4,
-  'friday?': ({ date }) => date.getDay() === 5,
-  'saturday?': ({ date }) => date.getDay() === 6,
-  strftime: ({ date }, [form]) => formatTime(date, textOf(form)),
+function inUtc({ seconds }: Moment): Moment {
+  return new Moment(seconds, true)
 }
 
-function formatTime(date: Date, form: string): string {
+const momentMethods: Methods<Moment> = {
+  hour: time => time.part('Hours'),
+  min: time => time.part('Minutes'),
+  sec: time => time.part('Seconds'),
+  day: time => time.part('Date'),
+  mday: time => time.part('Date'),
+  month: time => time.part('Month') + 1,
+  mon: time => time.part('Month') + 1,
+  year: time => time.part('FullYear'),
+  wday: time => time.part('Day'),
+  to_i: ({ seconds }) => Math.floor(seconds),
+  to_f: ({ seconds }) => float(seconds),
+  'sunday?': time => time.part('Day') === 0,
+  'monday?': time => time.part('Day') === 1,
+  'tuesday?': time => time.part('Day') === 2,
+  'wednesday?': time => time.part('Day') === 3,
+  'thursday?': time => time.part('Day') === 4,
+  'friday?': time => time.part('Day') === 5,
+  'saturday?': time => time.part('Day') === 6,
+  utc: inUtc,
+  getutc: inUtc,
+  gmtime: inUtc,
+  getgm: inUtc,
+  strftime: (time, [form]) => formatTime(time, textOf(form)),
+}
+
+function formatTime(time: Moment, form: string): string {
   const two = (value: number) => String(value).padStart(2, '0')
+  const weekday = (style: 'long' | 'short') =>
+    time.date.toLocaleDateString('en', { weekday: style, ...(time.utc && { timeZone: 'UTC' }) })
   const parts: Record<string, string> = {
-    H: two(date.getHours()),
-    M: two(date.getMinutes()),
-    S: two(date.getSeconds()),
-    d: two(date.getDate()),
-    m: two(date.getMonth() + 1),
-    Y: String(date.getFullYear()),
-    u: String(date.getDay() || 7),
-    w: String(date.getDay()),
-    A: date.toLocaleDateString('en', { weekday: 'long' }),
-    a: date.toLocaleDateString('en', { weekday: 'short' }),
+    H: two(time.part('Hours')),
+    M: two(time.part('Minutes')),
+    S: two(time.part('Seconds')),
+    d: two(time.part('Date')),
+    m: two(time.part('Month') + 1),
+    Y: String(time.part('FullYear')),
+    u: String(time.part('Day') || 7),
+    w: String(time.part('Day')),
+    A: weekday('long'),
+    a: weekday('short'),
     '%': '%',
   }
   return form.replace(/%([A-Za-z%])/g, (_, letter: string) => {

@@ -74,7 +74,8 @@ function valueTokens(text: string, at: number): Token[] {
 /** Whether a `/`, `%` or `:` that follows is an operator. */
 function afterValue(token: Token | undefined): boolean {
   if (token === undefined) return false
-  if (token.kind === 'name') return !['and', 'or', 'not'].includes(token.text)
+  // what follows a question, as in `value.match? /x/`, is asked about
+  if (token.kind === 'name') return !['and', 'or', 'not'].includes(token.text) && !token.text.endsWith('?')
   return token.kind === 'literal' || token.text === ')' || token.text === ']' || token.text === '}'
 }
 

@@ -16,16 +16,24 @@ export class ExpressionError extends Error {
   }
 }
 
-/** A point in time, seconds since the epoch. */
+type TimePart = 'FullYear' | 'Month' | 'Date' | 'Day' | 'Hours' | 'Minutes' | 'Seconds'
+
+/** A point in time, seconds since the epoch, in the process's time zone or in UTC. */
 export class Moment {
   readonly seconds: number
-  constructor(seconds: number) {
+  readonly utc: boolean
+  constructor(seconds: number, utc = false) {
     this.seconds = seconds
+    this.utc = utc
   }
 
-  /** In the process's time zone. */
   get date(): Date {
     return new Date(this.seconds * 1000)
+  }
+
+  /** What a clock or calendar shows, as JavaScript counts: months and weekdays from 0. */
+  part(name: TimePart): number {
+    return this.utc ? this.date[`getUTC${name}`]() : this.date[`get${name}`]()
   }
 }
 

@@ -1,6 +1,6 @@
 import { Float } from '../sensu/json-value.js'
 import type { Json } from '../sensu/types.js'
-import { misuseOf } from './expression-arguments.js'
+import { misuseOf, takesArguments } from './expression-arguments.js'
 import { arithmetic, callMethod, compare, equals, isMethod, matchText, truthy } from './expression-methods.js'
 import { type Token, tokenize } from './expression-tokens.js'
 import { ExpressionError, Moment, Range, Sym, type Value } from './expression-values.js'
@@ -33,6 +33,7 @@ export function compileExpression(text: string, values: readonly string[] = []):
 /** Operators by rising precedence, as Ruby has them. */
 const comparisons = ['<=>', '===', '==', '!=', '=~', '!~']
 const orders = ['<=', '>=', '<', '>']
+const words = ['and', 'or', 'not']
 
 class Parser {
   readonly #tokens: Token[]
@@ -190,7 +191,7 @@ class Parser {
     if (token.kind !== 'name' || !isMethod(name)) throw new ExpressionError(`unknown method ${name}`, token.at)
     const opened = this.#accept('(')
     const named = opened && this.#accept('&') ? this.#namedBlock() : undefined
-    const args = opened && !named ? this.#list(')') : []
+    const args = named ? [] : opened ? this.#list(')') : this.#bareArguments(name)
     const block = named ?? (this.#accept('{') ? this.#block() : undefined)
     const misuse = misuseOf(name, args.length, block !== undefined)
     if (misuse !== undefined) throw new ExpressionError(misuse, token.at)
@@ -201,6 +202,16 @@ class Parser {
       const run = block && ((item: Value) => block(scope, item))
       return callMethod(target, name, values, run)
     }
+  }
+
+  /** Those of a call without parentheses, as in `value.include? "x"`. A list would be an index, a minus sign an operator. */
+  #bareArguments(name: string): Node[] {
+    const { kind, text } = this.#peek
+    const begins = kind === 'literal' || (kind === 'name' && !words.includes(text))
+    if (!begins || !takesArguments(name)) return []
+    const args = [this.#nested(() => this.#choice())]
+    while (this.#accept(',')) args.push(this.#nested(() => this.#choice()))
+    return args
   }
 
   /** `(&:method)`, up to the symbol read already. */
