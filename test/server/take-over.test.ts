@@ -17,7 +17,10 @@ t.test('the tasks of a server that was killed are taken over by another one, the
   await heir.log(responsible, 3)
   const seconds = (Date.now() - died) / 1000
   t.ok(seconds < LIMIT_SECONDS, `all tasks after ${seconds} s`)
-  const taken = heir.lines.filter(({ message }) => message === responsible).map(({ task }) => task).sort()
+  const taken = heir.lines
+    .filter(({ message }) => message === responsible)
+    .map(({ task }) => task)
+    .sort()
   t.strictSame(taken, ['check_request_publisher', 'check_result_monitor', 'client_monitor'])
   await heir.log('determining stale clients')
   t.strictSame(await heir.stop(), { status: 0, signal: null })
