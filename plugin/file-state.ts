@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { isAbsolute, join } from 'node:path'
+import { dirname, isAbsolute, join } from 'node:path'
 import type { StateKeeper, StateKey, StateStore } from './state.js'
 
 // Synchronous throughout: only one-shot programs keep state in files, a few kilobytes on a local disk, and promises for files (with the
@@ -91,10 +91,23 @@ function isOwnDirectory(path: string): boolean {
   return found?.isDirectory() === true && found.uid === ownUid()
 }
 
+/** Makes a directory of this user alone (0700), and those it is in. Step by step: Node's own way never ends below /proc, where nothing can be made. */
+export function makeDirectory(path: string, hasParent = false): void {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : ''
+    if (code === 'EEXIST') return
+    if (code !== 'ENOENT' || hasParent || dirname(path) === path) throw error
+    makeDirectory(dirname(path))
+    makeDirectory(path, true)
+  }
+}
+
 /** Creates the directory (0700) when it is missing; refuses one that somebody else could have planted or can change. */
 function privateDirectory(path: string, option: string): string {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeDirectory(path)
     const found = lstatSync(path)
     if (!found.isDirectory()) throw new StateError(`${path} is not a directory, or a symbolic link to one`)
     if (found.uid !== ownUid()) throw new StateError(`${path} belongs to user ${found.uid}, not ${ownUid()}`)

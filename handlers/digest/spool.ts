@@ -1,6 +1,6 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { replaceFile } from '../../plugin/file-state.js'
+import { makeDirectory, replaceFile } from '../../plugin/file-state.js'
 
 /** Bytes of all events that wait together; one event may have megabytes. */
 const mostBytes = 64 * 1024 * 1024
@@ -27,7 +27,7 @@ export class EventSpool {
 
   /** Makes the directory if need be. `mostEvents` are kept as they are, further ones only counted. */
   constructor(directory: string, mostEvents: number) {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    makeDirectory(directory)
     this.#directory = directory
     this.#mostEvents = mostEvents
   }

@@ -93,6 +93,15 @@ t.test('planted links, files and loose directories are refused, in one clear lin
   t.equal((await readdir(at('dir'))).length, 1, 'what could not be put in place is removed')
 })
 
+t.test('a directory is made with those it is in, and refused where there can be none', async t => {
+  const base = t.testdir({})
+  const store = (directory: string) => new FileState({}).open(key({ directory }))
+  await store(join(base, 'a/b/c')).write(1)
+  t.equal((await lstat(join(base, 'a'))).mode & 0o777, 0o700)
+  await t.rejects(store('/proc/sensu-kvm').write(1), { message: /ENOENT.*: choose a directory with --state-dir$/ })
+  await t.rejects(store('/dev/null/x').write(1), { message: /ENOTDIR.*: choose a directory with --state-dir$/ })
+})
+
 t.test('counters give their growth from the second run on', async t => {
   const store = new MemoryState().open(key())
   const run = (timeMs: number, counters: Record<string, Record<string, number | bigint>>) =>
