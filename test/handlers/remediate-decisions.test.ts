@@ -148,10 +148,12 @@ t.test('a guest is found by its UUID, its name, or the name that its client has'
 
 t.test('lists name guests exactly, by pattern or by UUID', async t => {
   const guest = { name: 'web1.example', uuid: 'ab-cd' }
-  for (const entry of ['web1.example', 'web*', '*', '*1*', 'AB-CD']) t.ok(isListed(['other', entry], guest), entry)
-  for (const entry of ['web1', 'web1?example', 'Web*', '.*', 'web1.example.com'])
+  for (const entry of ['web1.example', 'web*', '*', '*1*', 'web1*.example*', 'AB-CD'])
+    t.ok(isListed(['other', entry], guest), entry)
+  for (const entry of ['web1', 'web1?example', 'Web*', '.*', 'web1.example.com', 'web1.*.example', 'w*x'])
     t.notOk(isListed([entry], guest), entry)
   t.notOk(isListed([], guest))
+  t.notOk(isListed(['*a'.repeat(1000)], { name: 'ab'.repeat(999), uuid: '' }), 'in no time')
 })
 
 t.test('a client is the host of its name, with or without domain', async t => {
