@@ -1,4 +1,4 @@
-import { chatMessage, fillTemplate } from '../plugin/chat-text.js'
+import { chatMessage, fillTemplate, templateRule } from '../plugin/chat-text.js'
 import { type Action, defineHandler } from '../plugin/handler.js'
 import { deliver, httpSettings, previewOf } from '../plugin/http-delivery.js'
 
@@ -27,7 +27,7 @@ them means is up to who receives them.
       default: 'slack',
       summary: 'What the message looks like.',
     },
-    template: { type: 'json', summary: 'The message of the format `template`.' },
+    template: { type: 'json', rule: templateRule, summary: 'The message of the format `template`.' },
     channel: { type: 'text', summary: "Another channel than the webhook's, where the chat allows that." },
     username: { type: 'text', summary: "Another name than the webhook's, where the chat allows that." },
     mention: {
@@ -38,16 +38,19 @@ them means is up to who receives them.
     ...httpSettings,
   },
   sample: { webhook_url_file: '/etc/sensu/chat.url', format: 'slack' },
-  rules({ format, template, channel, username, mention }) {
-    const given = { channel, username, mention }
-    if (format !== 'template') return template === undefined ? [] : ['template must go with "format": "template"']
-    return [
-      ...(template === undefined ? ['template is missing: "format": "template" needs one'] : []),
-      ...Object.entries(given).flatMap(([name, value]) =>
-        value === undefined ? [] : [`${name} must be left out with "format": "template": write it into the template`],
-      ),
-    ]
-  },
+  relations: [
+    ({ format, template }) => {
+      if (format === 'template')
+        return template === undefined ? ['template is missing: "format": "template" needs one'] : []
+      return template === undefined ? [] : ['template must go with "format": "template"']
+    },
+    ({ format }, isGiven) => {
+      const words = (['channel', 'username', 'mention'] as const).filter(isGiven)
+      return format !== 'template'
+        ? []
+        : words.map(name => `${name} must be left out with "format": "template": write it into the template` as const)
+    },
+  ],
   handle(event, settings, context): Action {
     const { webhook_url: url, format, template, dashboard_url: dashboardUrl, channel, username, mention } = settings
     const message =

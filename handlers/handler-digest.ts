@@ -6,6 +6,7 @@ import { readEvent, type SensuEvent } from '../plugin/event.js'
 import { tryLock } from '../plugin/file-lock.js'
 import { stateDirectory } from '../plugin/file-state.js'
 import { defineHandler, type HandlerContext } from '../plugin/handler.js'
+import { directoryRule } from '../plugin/setting-rules.js'
 import type { SettingTable, SettingValues } from '../plugin/settings-table.js'
 import { printable, safeName } from '../plugin/text.js'
 import { Spawner } from '../sensu/spawn.js'
@@ -14,6 +15,7 @@ import { EventSpool, type Waiting } from './digest/spool.js'
 
 /** Kept for saying how it ended. */
 const reserveMs = 500
+const longestCommandBytes = 100_000
 /** With less time left the next message is left to another process. */
 const shortestDeliveryMs = 2000
 
@@ -21,6 +23,7 @@ const settings = {
   deliver_to: {
     type: 'text',
     required: true,
+    rule: commandRule,
     summary:
       'Command of the handler that gets the message on its standard input, as in its definition for Sensu: `handler-mail -d /etc/sensu/conf.d`. Programs are looked for beside this one first.',
   },
@@ -28,6 +31,7 @@ const settings = {
     type: 'seconds',
     default: 5,
     minimum: 0.1,
+    maximum: 43_200,
     summary: 'How long nothing more must have come before the message is sent; at most half of `timeout`.',
   },
   max_lines: {
@@ -46,6 +50,7 @@ const settings = {
   },
   state_dir: {
     type: 'text',
+    rule: directoryRule,
     summary:
       'Directory where events wait. Default: SENSU_KVM_STATE_DIR, XDG_STATE_HOME/sensu-kvm, /var/lib/sensu-kvm if it belongs to this user, else one below TMPDIR.',
   },
@@ -68,16 +73,14 @@ It is for messages to people. Services that open and close incidents (PagerDuty)
   timeoutSeconds: 25,
   sample: { deliver_to: 'handler-mail', window: 5 },
   sampleHandler: { timeout: 30 },
-  rules({ deliver_to: command, window, timeout }) {
-    return [
-      ...(/pagerduty/i.test(command)
-        ? [
-            'deliver_to must not lead to PagerDuty: a message about several events would open and close the wrong incidents',
-          ]
-        : []),
-      ...(2 * window > timeout ? ['window must be at most half of timeout: the other half is for delivering'] : []),
-    ]
-  },
+  relations: [
+    ({ window, timeout }) =>
+      2 * window > timeout ? ['window must be at most half of timeout: the other half is for delivering'] : [],
+    ({ timeout }) =>
+      timeout * 1000 <= shortestDeliveryMs + reserveMs
+        ? [`timeout must be more than ${(shortestDeliveryMs + reserveMs) / 1000} s, which delivering may take`]
+        : [],
+  ],
   handle(event, asked, context) {
     const host = event.origin ?? event.client
     return {
@@ -86,6 +89,15 @@ It is for messages to people. Services that open and close incidents (PagerDuty)
     }
   },
 })
+
+function commandRule(command: string): string | undefined {
+  // Of blanks the shell would run nothing, with success, and the events were lost. The longest argument of a program is 128 KiB.
+  if (command.trim() === '' || command.includes('\0') || Buffer.byteLength(command) > longestCommandBytes)
+    return `must be a command of at most ${longestCommandBytes} bytes, without null characters`
+  return /pagerduty/i.test(command)
+    ? 'must not lead to PagerDuty: a message about several events would open and close the wrong incidents'
+    : undefined
+}
 
 /** Delivers events of one host, its own and those that other processes left. */
 class Collector {
@@ -168,8 +180,9 @@ class Collector {
   async #deliver(input: string, { events, countedOnly }: Waiting): Promise<string> {
     const { stage, timeLeftMs, signal, variables } = this.#context
     const command = this.#settings.deliver_to
+    const shown = printable(command, 200)
     const count = events.length + countedOnly
-    stage(`delivering ${count} events by ${command}`)
+    stage(`delivering ${count} events by ${shown}`)
     const program = process.argv[1]
     const beside = program === undefined ? [] : [dirname(realpathSync(program))]
     const spawner = new Spawner({
@@ -183,10 +196,10 @@ class Collector {
       const said = printable(output.toString(), 500)
       if (status !== 0) {
         throw new Error(
-          `${command} ended with ${status}: ${said}; ${count} ${count === 1 ? 'event waits' : 'events wait'} for the next one of ${this.#host}`,
+          `${shown} ended with ${status}: ${said}; ${count} ${count === 1 ? 'event waits' : 'events wait'} for the next one of ${this.#host}`,
         )
       }
-      return `${count} ${count === 1 ? 'event' : 'events in one message'} given to ${command}: ${said || 'it said nothing'}`
+      return `${count} ${count === 1 ? 'event' : 'events in one message'} given to ${shown}: ${said || 'it said nothing'}`
     } finally {
       spawner.close()
     }

@@ -5,6 +5,7 @@ import { headline, outputText } from '../plugin/event-text.js'
 import { type Action, defineHandler, type HandlerContext } from '../plugin/handler.js'
 import { receiverAddress } from '../plugin/receiver-address.js'
 import { retry } from '../plugin/retry.js'
+import { filePathRule, oneLineRule } from '../plugin/setting-rules.js'
 import {
   cutBytes,
   facilities,
@@ -36,8 +37,12 @@ reached through \`logger\` of util-linux, since Node.js has none. CRITICAL is \`
 
 A line longer than \`max_bytes\` is written with the output cut, and \`"truncated":true\`; with \`"content": "event"\` the whole event is written if it is short enough, else what \`summary\` would write.`,
   settings: {
-    file: { type: 'text', summary: 'The file to append to, an absolute path.' },
-    syslog: { type: 'text', summary: 'Where syslog listens: `udp://HOST:514`, `tcp://HOST:514` or `unix:///dev/log`.' },
+    file: { type: 'text', rule: filePathRule, summary: 'The file to append to, an absolute path.' },
+    syslog: {
+      type: 'text',
+      rule: address => (parseSyslogAddress(address) ? undefined : `must be ${syslogForms}`),
+      summary: 'Where syslog listens: `udp://HOST:514`, `tcp://HOST:514` or `unix:///dev/log`.',
+    },
     content: {
       type: 'choice',
       choices: ['summary', 'event'],
@@ -45,7 +50,7 @@ A line longer than \`max_bytes\` is written with the output cut, and \`"truncate
       summary: 'What to write: the essentials, or the whole event as the server sends it.',
     },
     facility: { type: 'choice', choices: facilities, default: 'daemon', summary: "syslog's facility." },
-    tag: { type: 'text', default: 'sensu', summary: "syslog's name of the program." },
+    tag: { type: 'text', rule: oneLineRule, default: 'sensu', summary: "syslog's name of the program." },
     max_bytes: {
       type: 'integer',
       default: 8192,
@@ -55,16 +60,13 @@ A line longer than \`max_bytes\` is written with the output cut, and \`"truncate
     },
   },
   sample: { file: '/var/log/sensu/events.json' },
-  rules({ file, syslog, max_bytes: maxBytes }) {
-    if (file === undefined && syslog === undefined) return ['file is missing: give file, syslog or both']
-    return [
-      ...(file === undefined || file.startsWith('/') ? [] : ['file must be an absolute path']),
-      ...(syslog === undefined || parseSyslogAddress(syslog) ? [] : [`syslog must be ${syslogForms}`]),
-      ...(syslog?.startsWith('udp:') && maxBytes > longestDatagram
+  relations: [
+    (_, isGiven) => (isGiven('file') || isGiven('syslog') ? [] : ['file is missing: give file, syslog or both']),
+    ({ syslog, max_bytes: maxBytes }) =>
+      syslog?.startsWith('udp:') && maxBytes > longestDatagram
         ? [`max_bytes must be at most ${longestDatagram} with syslog by UDP`]
-        : []),
-    ]
-  },
+        : [],
+  ],
   handle(event, { file, syslog, content, facility, tag, max_bytes: maxBytes }, context): Action {
     const address = syslog === undefined ? undefined : parseSyslogAddress(syslog)
     const line = (bytes: number) => eventLine(event, content === 'event', bytes, context.now())
@@ -109,7 +111,7 @@ async function allOf(works: readonly Promise<string>[]): Promise<string> {
 }
 
 const longestDatagram = 65_000
-const syslogForms = 'udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH'
+const syslogForms = 'udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH (of at most 107 bytes)'
 /** Bytes before the text of a syslog message, the longest names included. */
 const longestHead = 400
 

@@ -1,12 +1,14 @@
+import { domainToASCII } from 'node:url'
 import type { SensuEvent } from '../plugin/event.js'
 import { valueAt } from '../plugin/event-text.js'
 import { type Action, defineHandler } from '../plugin/handler.js'
 import { bareAddress, renderMail, sendMail } from '../plugin/mail-delivery.js'
 import { mailText } from '../plugin/mail-text.js'
+import { certificatesRule, hostRule, isHost, oneLineRule } from '../plugin/setting-rules.js'
 import type { SettingTable, SettingValues } from '../plugin/settings-table.js'
 
 const contactSettings = {
-  to: { type: 'texts', required: true, summary: 'Addresses.' },
+  to: { type: 'texts', required: true, rule: addressRule, summary: 'Addresses.' },
   severities: {
     type: 'texts',
     choices: ['warning', 'critical', 'unknown'],
@@ -33,11 +35,16 @@ A server that puts the mail off (4xx, greylisting) is tried again within \`timeo
   settings: {
     to: {
       type: 'texts',
+      rule: addressRule,
       summary: 'Addresses that get every mail, `ops@example.com` or `Operators <ops@example.com>`.',
     },
     contacts: { type: 'hashes', settings: contactSettings, summary: 'Further recipients by name.' },
-    from: { type: 'text', summary: "The sender's address; default: `sensu@` and this machine's name." },
-    host: { type: 'text', default: 'localhost', summary: 'The mail server.' },
+    from: {
+      type: 'text',
+      rule: addressRule,
+      summary: "The sender's address; default: `sensu@` and this machine's name.",
+    },
+    host: { type: 'text', rule: hostRule, default: 'localhost', summary: 'The mail server.' },
     port: {
       type: 'integer',
       minimum: 1,
@@ -51,33 +58,25 @@ A server that puts the mail off (4xx, greylisting) is tried again within \`timeo
         'Whether TLS is insisted on (`starttls`, `tls`) or not; default: `none` for a server on this machine, else `starttls`.',
     },
     verify: { type: 'boolean', default: true, summary: "Whether the server's certificate must be valid." },
-    ca_file: { type: 'file', summary: "Certificates (PEM) of the authorities that may have issued the server's." },
-    username: { type: 'text', summary: 'The login at the mail server.' },
-    password: { type: 'secret', summary: 'Its password.' },
+    ca_file: {
+      type: 'file',
+      rule: certificatesRule,
+      summary: "Certificates (PEM) of the authorities that may have issued the server's.",
+    },
+    username: { type: 'text', rule: oneLineRule, summary: 'The login at the mail server.' },
+    password: { type: 'secret', rule: oneLineRule, summary: 'Its password.' },
   },
   sample: { to: ['ops@example.com'], from: 'Sensu <sensu@example.com>', host: 'localhost' },
-  rules(settings) {
-    const { to, contacts, from, username, password } = settings
-    const recipients = [
-      ...to.map(address => ['to', address] as const),
-      ...Object.entries(contacts).flatMap(([name, contact]) =>
-        contact.to.map(address => [`contacts ${name} to`, address] as const),
-      ),
-      ...(from === undefined ? [] : [['from', from] as const]),
-    ]
-    return [
-      ...(to.length === 0 && Object.keys(contacts).length === 0 ? ['to is missing: give to, contacts or both'] : []),
-      ...recipients.flatMap(([where, address]) =>
-        isAddress(address) ? [] : [`${where} must hold addresses such as ops@example.com`],
-      ),
-      ...((username === undefined) === (password === undefined)
-        ? []
-        : ['password must go with username, and username with password']),
-      ...(password !== undefined && ['none', 'opportunistic'].includes(securityOf(settings)) && !isLocal(settings.host)
+  relations: [
+    ({ to, contacts }) =>
+      to.length === 0 && Object.keys(contacts).length === 0 ? ['to is missing: give to, contacts or both'] : [],
+    (_, isGiven) =>
+      isGiven('username') === isGiven('password') ? [] : ['password must go with username, and username with password'],
+    ({ tls, host }, isGiven) =>
+      isGiven('password') && ['none', 'opportunistic'].includes(securityOf({ tls, host })) && !isLocal(host)
         ? ['tls must be starttls or tls with a password']
-        : []),
-    ]
-  },
+        : [],
+  ],
   async handle(event, settings, context): Promise<Action> {
     const recipients = recipientsOf(event, settings.to, settings.contacts)
     if (recipients.length === 0) return { nothing: 'no recipient is to hear of it' }
@@ -111,8 +110,11 @@ function isLocal(host: string): boolean {
   return /^(?:localhost|127\.\d+\.\d+\.\d+|::1)$/.test(host)
 }
 
-function isAddress(text: string): boolean {
-  return /^[^\s@<>,;]+@[^\s@<>,;]+$/.test(bareAddress(text)) && !/[\p{Cc}]/u.test(text)
+function addressRule(text: string): string | undefined {
+  const [, domain] = /^[^\s@<>,;:()[\]]+@([^\s@<>,;]+)$/.exec(bareAddress(text)) ?? []
+  const isDomain = domain !== undefined && (/^\[[\w.:]+\]$/.test(domain) || isHost(domainToASCII(domain)))
+  const isOne = !/<.*</s.test(text) && !/\p{Cc}/u.test(text)
+  return isDomain && isOne ? undefined : 'must be an address such as ops@example.com'
 }
 
 const severityOf: Readonly<Record<string, string>> = { '1': 'warning', '2': 'critical' }

@@ -2,6 +2,7 @@ import type { SensuEvent } from '../plugin/event.js'
 import { fillTokens } from '../plugin/event-text.js'
 import { defineHandler } from '../plugin/handler.js'
 import { httpSettings } from '../plugin/http-delivery.js'
+import { headerValueRule, oneLineRule } from '../plugin/setting-rules.js'
 import type { SettingTable, SettingValues } from '../plugin/settings-table.js'
 import { printable } from '../plugin/text.js'
 import type { Additions } from './metrics/lines.js'
@@ -43,11 +44,11 @@ const settings = {
   },
   database: { type: 'text', summary: 'InfluxDB version 1: the database.' },
   retention_policy: { type: 'text', summary: "InfluxDB version 1: the retention policy. Default: the database's own." },
-  user: { type: 'text', summary: 'User for HTTP, with `password`.' },
-  password: { type: 'secret', summary: 'Password for HTTP.' },
+  user: { type: 'text', rule: oneLineRule, summary: 'User for HTTP, with `password`.' },
+  password: { type: 'secret', rule: oneLineRule, summary: 'Password for HTTP.' },
   org: { type: 'text', summary: 'InfluxDB version 2: the organisation.' },
   bucket: { type: 'text', summary: 'InfluxDB version 2: the bucket.' },
-  token: { type: 'secret', summary: 'InfluxDB version 2: the token.' },
+  token: { type: 'secret', rule: headerValueRule, summary: 'InfluxDB version 2: the token.' },
   ...httpSettings,
 } as const satisfies SettingTable
 type Settings = SettingValues<typeof settings>
@@ -71,7 +72,28 @@ Requests hold up to 5,000 lines (InfluxDB) or 50 numbers (OpenTSDB), datagrams u
 the others: they are counted, the first ones named, and the handler fails, which Sensu logs as an error. By UDP nobody tells what was lost.`,
   settings,
   sample: { store: 'influxdb', url: 'http://127.0.0.1:8086', database: 'sensu', tags: { client: ':::client.name:::' } },
-  rules: settings => [...protocolRules(settings), ...accountRules(settings)],
+  relations: [
+    ({ url }) => {
+      const { username, password } = new URL(url)
+      return username + password === '' ? [] : ['url must not hold a user or password: set user and password']
+    },
+    ({ store, url }) => {
+      const possible = storeProtocols[store]
+      return possible.includes(protocolOf(url))
+        ? []
+        : [`url must begin with ${possible.map(name => `${name}://`).join(' or ')} for ${store}` as const]
+    },
+    ({ store, url }, isGiven) =>
+      store === 'influxdb' && protocolOf(url) !== 'udp' && !isGiven('database')
+        ? ['database is missing: InfluxDB needs it over HTTP']
+        : [],
+    ({ store }, isGiven) => {
+      const needed = store === 'influxdb2' ? (['org', 'bucket', 'token'] as const) : []
+      return needed.filter(name => !isGiven(name)).map(name => `${name} is missing: InfluxDB 2 needs it` as const)
+    },
+    (_, isGiven) =>
+      isGiven('user') === isGiven('password') ? [] : ['user and password go together: give both or none'],
+  ],
   handle(event, asked, context) {
     const origin = originOf(event, context.now())
     const format = asked.output_format ?? formatOf(event) ?? detectFormat(event.output, origin)
@@ -99,27 +121,8 @@ the others: they are counted, the first ones named, and the handler fails, which
   },
 })
 
-function protocolRules({ store, url }: Settings): string[] {
-  const possible = storeProtocols[store]
-  const protocol = url.slice(0, url.indexOf(':'))
-  if (URL.canParse(url) && new URL(url).username !== '') return ['url must not hold a user: set user and password']
-  return possible.includes(protocol)
-    ? []
-    : [`url must begin with ${possible.map(name => `${name}://`).join(' or ')} for ${store}`]
-}
-
-/** What a store needs over HTTP, and what it does not know. */
-function accountRules({ store, url, database, org, bucket, token, user, password }: Settings): string[] {
-  const udp = url.startsWith('udp:')
-  return [
-    ...(store === 'influxdb' && !udp && database === undefined
-      ? ['database is missing: InfluxDB needs it over HTTP']
-      : []),
-    ...(store === 'influxdb2' && org === undefined ? ['org is missing: InfluxDB 2 needs it'] : []),
-    ...(store === 'influxdb2' && bucket === undefined ? ['bucket is missing: InfluxDB 2 needs it'] : []),
-    ...(store === 'influxdb2' && token === undefined ? ['token is missing: InfluxDB 2 needs it'] : []),
-    ...((user === undefined) === (password === undefined) ? [] : ['user and password go together: give both or none']),
-  ]
+function protocolOf(url: string): string {
+  return new URL(url).protocol.slice(0, -1)
 }
 
 function targetOf({

@@ -3,6 +3,7 @@ import type { SensuEvent } from '../plugin/event.js'
 import { dashboardLink, factsOf, fillTokens, headline, outputText } from '../plugin/event-text.js'
 import { type Action, defineHandler } from '../plugin/handler.js'
 import { deliver, httpSettings, previewOf } from '../plugin/http-delivery.js'
+import { oneLineRule } from '../plugin/setting-rules.js'
 
 /** Those of PagerDuty's Events API v2. */
 const pagerDutySeverities = ['critical', 'error', 'warning', 'info'] as const
@@ -27,6 +28,7 @@ Use \`"handle_flapping": true\` in the handler's definition if you want to hear 
     routing_key: {
       type: 'secret',
       required: true,
+      rule: oneLineRule,
       summary: 'The integration key of a service, or of an event orchestration.',
     },
     url: {
@@ -42,21 +44,14 @@ Use \`"handle_flapping": true\` in the handler's definition if you want to hear 
     },
     severities: {
       type: 'texts by name',
+      nameRule: state => oneOf(Object.keys(defaultSeverities), state),
+      rule: severity => oneOf(pagerDutySeverities, severity),
       summary:
         'Severity (`critical`, `error`, `warning` or `info`) by state; default: `{"warning": "warning", "critical": "critical", "unknown": "error"}`.',
     },
     ...httpSettings,
   },
   sample: { routing_key_file: '/etc/sensu/pagerduty.key' },
-  rules({ severities }) {
-    return Object.entries(severities).flatMap(([state, severity]) => {
-      if (!(state in defaultSeverities))
-        return [`severities ${state} must be one of: ${Object.keys(defaultSeverities).join(', ')}`]
-      return pagerDutySeverities.some(known => known === severity)
-        ? []
-        : [`severities ${state} must be one of: ${pagerDutySeverities.join(', ')}`]
-    })
-  },
   handle(event, settings, context): Action {
     const { routing_key: routingKey, url, dedup_key: template, severities, dashboard_url: dashboardUrl } = settings
     const key = dedupKey(fillTokens(template, event, value => value))
@@ -77,6 +72,10 @@ Use \`"handle_flapping": true\` in the handler's definition if you want to hear 
     }
   },
 })
+
+function oneOf(known: readonly string[], word: string): string | undefined {
+  return known.includes(word) ? undefined : `must be one of: ${known.join(', ')}`
+}
 
 function dedupKey(key: string): string {
   if (key.length <= longestKey) return key

@@ -1,6 +1,7 @@
 import { createHmac, randomUUID } from 'node:crypto'
 import { type Action, defineHandler } from '../plugin/handler.js'
 import { deliver, httpSettings, previewOf } from '../plugin/http-delivery.js'
+import { headerValueRule } from '../plugin/setting-rules.js'
 
 const ownHeaders = [
   'content-type',
@@ -40,19 +41,20 @@ Any answer of 2xx is success. Redirects are not followed: neither the signature 
       summary: 'Where to send to. What follows the host is taken for secret.',
     },
     secret: { type: 'secret', summary: 'Key of the signature; without it there is none.' },
-    authorization: { type: 'secret', summary: 'Value of the header `Authorization`, for example `Bearer …`.' },
-    headers: { type: 'secrets by name', summary: 'Further headers; their values are taken for secret.' },
+    authorization: {
+      type: 'secret',
+      rule: headerValueRule,
+      summary: 'Value of the header `Authorization`, for example `Bearer …`.',
+    },
+    headers: {
+      type: 'secrets by name',
+      nameRule: headerNameRule,
+      rule: headerValueRule,
+      summary: 'Further headers; their values are taken for secret.',
+    },
     ...httpSettings,
   },
   sample: { webhook_url: 'https://alerts.example.com/sensu', secret_file: '/etc/sensu/webhook.secret' },
-  rules({ headers, authorization }) {
-    return [
-      ...Object.entries(headers).flatMap(([name, value]) => headerFault(name, value.reveal()) ?? []),
-      ...(authorization === undefined || isHeaderValue(authorization.reveal())
-        ? []
-        : ['authorization must not have control characters']),
-    ]
-  },
   handle(event, settings, context): Action {
     const { webhook_url: url, secret, authorization, headers } = settings
     const time = Math.floor(context.now() / 1000)
@@ -85,14 +87,9 @@ function signature(secret: string, time: number, body: string): string {
   return `t=${time},v1=${createHmac('sha256', secret).update(`${time}.`).update(body).digest('hex')}`
 }
 
-function headerFault(name: string, value: string): string | undefined {
-  if (!/^[\w!#$%&'*+.^`|~-]+$/.test(name)) return `headers ${JSON.stringify(name)} must be the name of a header`
+function headerNameRule(name: string): string | undefined {
+  if (!/^[\w!#$%&'*+.^`|~-]+$/.test(name)) return 'must be the name of a header'
   const lower = name.toLowerCase()
-  if (connectionHeaders.includes(lower)) return `headers ${name} must be left out: it belongs to the connection`
-  if (ownHeaders.includes(lower)) return `headers ${name} must be left out: the handler sets it`
-  return isHeaderValue(value) ? undefined : `headers ${name} must not have control characters`
-}
-
-function isHeaderValue(value: string): boolean {
-  return /^[\t\x20-\x7e\x80-\xff]*$/.test(value)
+  if (connectionHeaders.includes(lower)) return 'must be left out: it belongs to the connection'
+  return ownHeaders.includes(lower) ? 'must be left out: the handler sets it' : undefined
 }

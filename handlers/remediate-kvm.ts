@@ -3,10 +3,11 @@ import { LibvirtConnectionError, LibvirtError } from '../libvirt/errors.js'
 import { Host } from '../libvirt/host.js'
 import type { Domain } from '../libvirt/records.js'
 import { parseUri } from '../libvirt/uri.js'
-import { fillTokens, timeText } from '../plugin/event-text.js'
+import { fillTokens, sampleOf, timeText } from '../plugin/event-text.js'
 import { tryLock } from '../plugin/file-lock.js'
 import { FileState, stateDirectory } from '../plugin/file-state.js'
 import { defineHandler, type HandlerContext } from '../plugin/handler.js'
+import { directoryRule, isHost } from '../plugin/setting-rules.js'
 import type { SettingTable, SettingValues } from '../plugin/settings-table.js'
 import { type Status, statusChoices, statusOfChoice } from '../plugin/status.js'
 import { noteAttempt } from './remediate/attempts.js'
@@ -27,6 +28,7 @@ const settings = {
   uri: {
     type: 'text',
     default: 'qemu:///system',
+    rule: uriRule,
     summary:
       'The libvirt that the guests are in, with tokens when there are several: `qemu+ssh://sensu@:::check.origin:::/system`. Changes need its read-write socket (root, or group libvirt).',
   },
@@ -65,6 +67,7 @@ const settings = {
   },
   state_dir: {
     type: 'text',
+    rule: directoryRule,
     summary:
       'Directory where attempts are kept. Default: SENSU_KVM_STATE_DIR, XDG_STATE_HOME/sensu-kvm, /var/lib/sensu-kvm if it belongs to this user, else one below TMPDIR.',
   },
@@ -96,11 +99,13 @@ Attempts are noted on disk before they are made, and limited for each guest (\`a
   timeoutSeconds: 60,
   sample: { act: false, should_run: ['web*'], deny: ['build*'], attempts: 3, min_free_mib: 4096 },
   sampleHandler: { severities: ['critical'], timeout: 70 },
-  rules({ uri, clients }) {
-    if (!uri.includes(':::')) return isUri(uri) ? [] : ['uri must be one that libvirt knows, such as qemu:///system']
+  relations: [
     // Whoever may send results may write anything there.
-    return clients.length > 0 ? [] : ['clients is missing: with tokens in uri an event could name any machine']
-  },
+    ({ uri }, isGiven) =>
+      uri.includes(':::') && !isGiven('clients')
+        ? ['clients is missing: with tokens in uri an event could name any machine']
+        : [],
+  ],
   async handle(event, asked, context) {
     const subject = subjectOf(event, severitiesOf(asked))
     if ('nothing' in subject) return subject
@@ -130,10 +135,21 @@ function permissionRows(): string {
   return rows.join('\n')
 }
 
+/** Those of libvirt's daemons. */
+const drivers = ['qemu', 'test', 'lxc', 'xen', 'ch', 'vbox', 'bhyve', 'openvz', 'vz']
+
+/** What tokens stand for may be a word or a number. */
+function uriRule(uri: string): string | undefined {
+  return ['x', '1'].some(value => isUri(sampleOf(uri, value)))
+    ? undefined
+    : 'must be one that libvirt knows, without a password, such as qemu:///system'
+}
+
 function isUri(uri: string): boolean {
   try {
-    parseUri(uri)
-    return true
+    const { driver, carrier, host, port, user } = parseUri(uri)
+    const isReachable = carrier === 'unix' || isHost(host) || /^\d+$/.test(host)
+    return drivers.includes(driver) && isReachable && port !== 0 && !user?.startsWith('-')
   } catch {
     return false
   }

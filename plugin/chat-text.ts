@@ -77,6 +77,14 @@ function fenced(text: string, format: ChatFormat): string {
 const longestValue = 4000
 const mostValues = 10_000
 
+/** For a template: each of its values is gone through for each event. */
+export function templateRule(template: unknown): string | undefined {
+  let left = mostValues
+  const fits = (value: unknown): boolean =>
+    left-- > 0 && (typeof value !== 'object' || value === null || Object.values(value).every(fits))
+  return fits(template) ? undefined : `must not have more than ${mostValues} values`
+}
+
 /**
  * A site's own message: every text of the template with its tokens replaced by what the event has at that path, or by `headline`, `state`, `subject`, `since`,
  * `output` and `link`. A text that is one token and nothing else becomes the value itself, so that numbers stay numbers.
@@ -90,11 +98,9 @@ export function fillTemplate(template: unknown, event: SensuEvent, dashboardUrl:
     output: outputText(event, longestOutput),
     link: dashboardLink(event, dashboardUrl),
   }
-  let left = mostValues
   const lookUp = (path: string, instead: string | undefined): unknown =>
     valueAt(words, path) ?? valueAt(event.raw, path) ?? instead ?? ''
   const fill = (value: unknown): unknown => {
-    if (left-- <= 0) throw new Error(`template has more than ${mostValues} values`)
     if (typeof value === 'string') return fillText(value, lookUp)
     if (Array.isArray(value)) return value.map(fill)
     if (typeof value !== 'object' || value === null) return value

@@ -125,6 +125,11 @@ export function fillTokens(template: string, event: SensuEvent, encode: (value: 
   })
 }
 
+/** A template with something for each token: its default, or the value that is given. For judging what can come of it. */
+export function sampleOf(template: string, value: string): string {
+  return template.replace(token, (_, _path: string, instead = '') => instead || value)
+}
+
 /** What is at a dotted path in a JSON document; undefined for nothing, and for null. */
 export function valueAt(document: unknown, path: string): unknown {
   let value = document

@@ -5,13 +5,13 @@ import type { Action, commonSettings, Handler, HandlerContext } from './handler.
 import { type HandlerOptions, parseHandlerArguments } from './handler-arguments.js'
 import { type LoadedSection, readSection, type SectionRequest } from './handler-section.js'
 import { hideSecrets, secretsIn } from './secret.js'
-import type { SecretSources, SettingTable, SettingValues } from './settings-table.js'
+import type { SettingSources } from './settings-reader.js'
+import type { SettingTable, SettingValues } from './settings-table.js'
 import { printable, printableLines } from './text.js'
 
 /** A handler and what the build made of it: all that is needed to run it. */
 export interface HandlerProgram {
   readonly handler: Handler
-  readonly validateSettings: Validate
   readonly validateArguments: Validate
   /** What `--version` prints besides the name. */
   readonly version: string
@@ -22,7 +22,7 @@ export interface HandlerProgram {
 /** Everything outside that a run depends on. */
 export interface HandlerEnvironment extends Pick<HandlerContext, 'now' | 'random' | 'variables' | 'hostname'> {
   loadSection(request: SectionRequest): LoadedSection
-  readonly readFile: SecretSources['readFile']
+  readonly readFile: SettingSources['readFile']
   /** Milliseconds since the process was started: Sensu's timeout counts from there. */
   elapsedMs(): number
   /** All of standard input; rejects when it is too large. */
@@ -87,10 +87,7 @@ async function runRequest(
   const { config: file, configDir: directories } = options
   const { loadSection, readFile, variables } = environment
   const loaded = loadSection({ section, file, directories, variables })
-  const { settings, problems } = readSection(program.handler, program.validateSettings, section, loaded, {
-    variables,
-    readFile,
-  })
+  const { settings, problems } = readSection(program.handler, section, loaded, { variables, readFile })
   if (problems.length > 0) {
     const count = `${problems.length} error${problems.length === 1 ? '' : 's'}`
     return unusable(name, [`the configuration cannot be used, nothing was sent: ${count}`, ...problems])

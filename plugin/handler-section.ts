@@ -1,16 +1,10 @@
-import type { Validate, ValidationError } from './command-line.js'
 import type { Handler } from './handler.js'
-import { nearestName } from './nearest.js'
-import {
-  attributesOf,
-  expectsText,
-  readSettings,
-  type SecretSources,
-  type Setting,
-  type SettingProblem,
-  type SettingTable,
-  type SettingValues,
-} from './settings-table.js'
+import { isHash, readSettings, type SettingSources } from './settings-reader.js'
+import { attributesOf, type SettingProblem, type SettingTable, type SettingValues } from './settings-table.js'
+import { cut } from './text.js'
+
+/** Longest name or item that is repeated in a message. */
+const longestStep = 80
 
 /** Which part of which configuration is wanted. */
 export interface SectionRequest {
@@ -25,99 +19,94 @@ export interface SectionRequest {
 export interface LoadedSection {
   /** The section, merged as Sensu merges files; undefined when no file has it. */
   readonly value: unknown
-  /** The last file that has this attribute of the section. */
-  fileOf(attribute: string): string | undefined
+  /** The last file that has what is at this path of the section, or as much of the way there as any file has. */
+  fileOf(path: readonly string[]): string | undefined
   /** The files that were read, and where others were looked for. */
   readonly looked: string
   /** What could not be read: file and reason. */
   readonly errors: readonly { readonly file: string; readonly error: string }[]
 }
 
-/** A handler's settings from its section, and everything that is wrong with it, in lines of file, attribute and rule. With any, the settings must not be used. */
+/**
+ * A handler's settings from its section, and everything that is wrong with it, in lines of file, section, attribute and rule: files that cannot be read, attributes that are not known, then setting by
+ * setting in the order of the documentation, the relations of each behind its own rules. What depends on something that is wrong itself is not judged: a relation of a wrong value, and what is missing when
+ * there is a file that could not be read. With any problem, the settings must not be used.
+ */
 export function readSection(
   handler: Handler,
-  validate: Validate,
   section: string,
   loaded: LoadedSection,
-  sources: SecretSources,
+  sources: Omit<SettingSources, 'isComplete'>,
 ): { settings: SettingValues<SettingTable>; problems: string[] } {
-  const problems: string[] = loaded.errors.map(({ file, error }) => `${file}: ${error}`)
-  const found: SettingProblem[] = []
-  const value = loaded.value ?? {}
-  if (loaded.value === undefined) {
-    problems.push(
-      `${section}: there is no such section in ${loaded.looked}: add one, see docs/handlers/${handler.name}.md`,
-    )
-  } else if (typeof value !== 'object' || Array.isArray(value)) {
-    problems.push(`${section} must be a hash`)
-  } else if (!validate(value)) {
-    found.push(...(validate.errors ?? []).flatMap(error => schemaProblem(error, handler.settings)))
-  }
-  if (problems.length > 0) return { settings: {}, problems }
-  const wrong = new Set(found.map(({ path }) => path[0]))
-  // Values that the schema refuses are not read; all others are, so that every error is told at once.
-  const readable = Object.fromEntries(Object.entries(value).filter(([attribute]) => !wrong.has(attribute)))
-  const reading: SettingProblem[] = []
-  const settings = readSettings(handler.settings, readable, sources, reading)
-  found.push(...reading.filter(({ path: [attribute = ''] }) => !wrong.has(attribute)))
-  if (found.length === 0) {
-    const rules = handler.rules(settings).map(rule => {
-      const [, attribute = '', text = ''] = /^(\S+) (.*)$/s.exec(rule) ?? []
-      return { path: [attribute], rule: text }
+  const unreadable = loaded.errors.map(({ file, error }) => `${file}: ${error}`)
+  const isComplete = unreadable.length === 0
+  const problems: SettingProblem[] = []
+  let settings: SettingValues<SettingTable> = {}
+  if (isHash(loaded.value)) {
+    const { value } = loaded
+    settings = readSettings(handler.settings, value, { ...sources, isComplete }, (rule, ...path) => {
+      problems.push({ path, rule })
     })
-    found.push(...rules)
+    if (isComplete) problems.push(...brokenRelations(handler, settings, value, problems))
+  } else if (loaded.value !== undefined) {
+    problems.push({ path: [], rule: 'must be a hash' })
+  } else if (isComplete) {
+    const lacking = `there is no such section in ${loaded.looked}: add one, see docs/handlers/${handler.name}.md`
+    return { settings, problems: [`${section}: ${lacking}`] }
   }
-  const lines = found.map(({ path, rule }) => {
-    const where = loaded.fileOf(path[0] ?? '')
-    return `${where === undefined ? '' : `${where}: `}${[section, ...path].join(' ')} ${rule}`
+  const order = Object.keys(handler.settings)
+  const place = ({ path: [attribute = ''] }: SettingProblem) =>
+    order.indexOf(settingOf(handler.settings, attribute) ?? '')
+  const lines = problems
+    .toSorted((one, other) => place(one) - place(other))
+    .map(({ path, rule }) => {
+      const file = loaded.fileOf(path)
+      return `${file === undefined ? '' : `${file}: `}${[section, ...path.map(stepText)].join(' ')} ${rule}`
+    })
+  return { settings, problems: [...new Set([...unreadable, ...lines])] }
+}
+
+/** Thrown when a relation reads a setting that is wrong itself. */
+class Unjudged extends Error {}
+
+function brokenRelations(
+  { settings: table, relations }: Handler,
+  settings: SettingValues<SettingTable>,
+  section: object,
+  problems: readonly SettingProblem[],
+): SettingProblem[] {
+  const wrong = new Set(problems.map(({ path: [attribute = ''] }) => settingOf(table, attribute)))
+  const judged = new Proxy(settings, {
+    get(values, name) {
+      if (typeof name !== 'string') return undefined
+      if (wrong.has(name)) throw new Unjudged()
+      return values[name]
+    },
   })
-  return { settings, problems: [...new Set(lines)] }
+  const isGiven = (name: string) => {
+    const setting = table[name]
+    return setting !== undefined && attributesOf(name, setting).some(attribute => Object.hasOwn(section, attribute))
+  }
+  return relations.flatMap(relation => {
+    try {
+      return relation(judged, isGiven).map(sentence => {
+        const [, attribute = '', rule = ''] = /^(\S+) (.*)$/s.exec(sentence) ?? []
+        return { path: [attribute], rule }
+      })
+    } catch (error) {
+      if (error instanceof Unjudged) return []
+      throw error
+    }
+  })
 }
 
-/** One error of the validator in words; undefined for one that only says that others were found. */
-function schemaProblem({ keyword, instancePath, params }: ValidationError, table: SettingTable): SettingProblem[] {
-  const path = instancePath
-    .split('/')
-    .slice(1)
-    .map(part => part.replaceAll('~1', '/').replaceAll('~0', '~'))
-  if (keyword === 'additionalProperties') {
-    const name = String(params['additionalProperty'])
-    const known = Object.entries(tableAt(table, path)).flatMap(([attribute, setting]) =>
-      attributesOf(attribute, setting),
-    )
-    const meant = nearestName(name, known)
-    return [
-      { path: [...path, name], rule: `is not a known setting${meant === undefined ? '' : `: did you mean ${meant}?`}` },
-    ]
-  }
-  if (keyword === 'required') {
-    const name = String(params['missingProperty'])
-    const setting = tableAt(table, path)[name]
-    return [{ path: [...path, name], rule: `is missing: it must be ${setting ? expectsText(setting) : 'given'}` }]
-  }
-  const { setting, depth } = settingAt(table, path)
-  return [{ path: path.slice(0, depth), rule: `must be ${setting === undefined ? 'a hash' : expectsText(setting)}` }]
+/** The setting that an attribute belongs to. */
+function settingOf(table: SettingTable, attribute: string): string | undefined {
+  return Object.entries(table).find(([name, setting]) => attributesOf(name, setting).includes(attribute))?.[0]
 }
 
-/** The settings that the hash at a path has: below the name of a hash among hashes, theirs. */
-function tableAt(table: SettingTable, [attribute, , ...rest]: readonly string[]): SettingTable {
-  if (attribute === undefined) return table
-  const setting = table[attribute]
-  return setting?.type === 'hashes' ? tableAt(setting.settings, rest) : {}
-}
-
-/** The setting whose value, or part of a value, is at a path, and how many steps lead to it. */
-function settingAt(
-  table: SettingTable,
-  [attribute = '', name, ...rest]: readonly string[],
-): { setting: Setting | undefined; depth: number } {
-  const setting = Object.entries(table).find(([key, entry]) => attributesOf(key, entry).includes(attribute))?.[1]
-  if (setting?.type === 'hashes' && name !== undefined) {
-    if (rest.length === 0) return { setting: undefined, depth: 2 }
-    const inner = settingAt(setting.settings, rest)
-    return { ...inner, depth: inner.depth + 2 }
-  }
-  // The other places of a secret are texts, whatever the secret is.
-  const isPlace = setting?.type === 'secret' && !(attribute in table)
-  return { setting: isPlace ? { type: 'text', summary: '' } : setting, depth: 1 }
+/** A name or an item as it can be told from the words around it; in the wrong place it may be a URL with a password. */
+function stepText(step: string): string {
+  const text = cut(step.replace(/:\/\/.*@/s, '://REDACTED@'), longestStep)
+  return /^[\w-]+$/.test(text) ? text : JSON.stringify(text)
 }

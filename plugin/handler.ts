@@ -7,6 +7,7 @@ export const commonSettings = {
     type: 'seconds',
     default: 8,
     minimum: 0.1,
+    maximum: 86_400,
     summary: "Give up after this time, all retries included; less than the handler's `timeout` in Sensu's definition.",
   },
   dashboard_url: {
@@ -50,6 +51,15 @@ export interface HandlerContext {
 
 type Settings<S extends SettingTable> = SettingValues<S> & SettingValues<typeof commonSettings>
 
+/**
+ * A rule between settings. It gets the values, and a function that says whether a setting stands in the section, rightly or not. Returns what is broken: sentences that begin with
+ * the name of a setting. Reading the value of a setting that is wrong or missing itself ends the relation unjudged.
+ */
+export type Relation<S extends SettingTable> = (
+  settings: Settings<S>,
+  isGiven: (name: keyof Settings<S> & string) => boolean,
+) => readonly `${keyof Settings<S> & string} ${string}`[]
+
 /** What the author of a handler writes; the settings' types flow into the functions. */
 export interface HandlerDefinition<S extends SettingTable> {
   /** The executable's name, and that of its section in the configuration unless the command line names another. */
@@ -66,8 +76,8 @@ export interface HandlerDefinition<S extends SettingTable> {
   readonly sample: Readonly<Record<string, unknown>>
   /** Further attributes of the handler in the sample configuration, such as `severities`. */
   readonly sampleHandler?: Readonly<Record<string, unknown>>
-  /** What is wrong with settings that are right one by one: each a sentence that begins with an attribute's name. */
-  rules?(settings: Settings<S>): string[]
+  /** Rules between settings; a setting's own are in the table. Each is judged by itself. */
+  readonly relations?: readonly Relation<S>[]
   /** Decides what to do about an event; changes and sends nothing. Throwing means failure, with the error's message as the one line. */
   handle(event: SensuEvent, settings: Settings<S>, context: HandlerContext): Action | Promise<Action>
 }
@@ -81,7 +91,10 @@ export interface Handler {
   readonly settings: SettingTable
   readonly sample: Readonly<Record<string, unknown>>
   readonly sampleHandler: Readonly<Record<string, unknown>>
-  rules(settings: SettingValues<SettingTable>): string[]
+  readonly relations: readonly ((
+    settings: SettingValues<SettingTable>,
+    isGiven: (name: string) => boolean,
+  ) => readonly string[])[]
   handle(event: SensuEvent, settings: SettingValues<SettingTable>, context: HandlerContext): Promise<Action>
 }
 
@@ -101,7 +114,7 @@ export function defineHandler<const S extends SettingTable>(definition: HandlerD
     },
     sample: definition.sample,
     sampleHandler: definition.sampleHandler ?? {},
-    rules: values => definition.rules?.(typed(values)) ?? [],
+    relations: (definition.relations ?? []).map(relation => (values, isGiven) => relation(typed(values), isGiven)),
     handle: async (event, values, context) => definition.handle(event, typed(values), context),
   }
 }

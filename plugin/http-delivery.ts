@@ -3,6 +3,7 @@ import { exchangeHttp, type HttpResponse, HttpTimeoutError } from './http-exchan
 import { receiverAddress } from './receiver-address.js'
 import { PassingError, retry } from './retry.js'
 import { decodeUrl } from './secret.js'
+import { certificatesRule } from './setting-rules.js'
 import type { SettingTable, SettingValues } from './settings-table.js'
 import { printable } from './text.js'
 
@@ -10,6 +11,7 @@ import { printable } from './text.js'
 export const httpSettings = {
   ca_file: {
     type: 'file',
+    rule: certificatesRule,
     summary:
       "Certificates (PEM) of the authorities that may have issued the server's; default: those that Node.js knows.",
   },
@@ -153,15 +155,16 @@ function askedText(retryAfterMs: number | undefined): string {
   return retryAfterMs === undefined ? '' : `, and to come back in ${Math.ceil(retryAfterMs / 1000)} s`
 }
 
-/** A request as a dry run prints it; headers named in `secret` and the URL's path, when that is secret, are hidden. */
+/** A request as a dry run prints it; headers named in `secretHeaders`, the URL's login, and its path when that is secret, are hidden. */
 export function previewOf(
   { url, headers, body }: Delivery,
   secretHeaders: readonly string[],
   isUrlSecret: boolean,
 ): string {
-  const { origin } = new URL(url)
+  const { origin, pathname, search, username, password } = new URL(url)
+  const shown = isUrlSecret ? `${origin}/REDACTED` : username + password === '' ? url : origin + pathname + search
   const lines = Object.entries(headers).map(
     ([name, value]) => `${name}: ${secretHeaders.includes(name) ? 'REDACTED' : printable(value)}`,
   )
-  return [`POST ${isUrlSecret ? `${origin}/REDACTED` : url}`, ...lines, '', body].join('\n')
+  return [`POST ${shown}`, ...lines, '', body].join('\n')
 }

@@ -94,7 +94,8 @@ interface Kind<O extends Option> {
   read(raw: RawValue): unknown
 }
 
-const durationPattern = String.raw`^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$`
+/** A time with its unit, seconds without one. */
+export const durationPattern = String.raw`^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$`
 const secondsPer: Readonly<Record<string, number>> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86_400 }
 
 /** Reads a duration into seconds; undefined when it is none. */

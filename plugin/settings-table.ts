@@ -1,5 +1,9 @@
-import { parseDuration, type Schema } from './options.js'
-import { Secret } from './secret.js'
+import { durationPattern, type Schema } from './options.js'
+import type { Secret } from './secret.js'
+import { urlText } from './setting-rules.js'
+
+/** Longest list of texts. */
+export const mostTexts = 1000
 
 interface Described {
   /** One sentence for `--help` and the documentation. */
@@ -8,14 +12,22 @@ interface Described {
   readonly required?: boolean
 }
 
+/** What is wrong with a value that has the right type, to finish the sentence that begins with the attribute: `must be an absolute path`. Undefined when nothing is. */
+export type Rule = (text: string) => string | undefined
+
 /** Any text but the empty one; with `protocols` (`['http', 'https']`) it is the URL of one of these. */
 export type TextSetting = Described & {
   readonly type: 'text'
   readonly default?: string
   readonly protocols?: readonly string[]
+  readonly rule?: Rule
 }
-/** A list of texts; a single one may stand without the brackets. Without it the value is an empty list. */
-export type TextsSetting = Described & { readonly type: 'texts'; readonly choices?: readonly string[] }
+/** A list of texts; a single one may stand without the brackets. Without it the value is an empty list. The rule is for each. */
+export type TextsSetting = Described & {
+  readonly type: 'texts'
+  readonly choices?: readonly string[]
+  readonly rule?: Rule
+}
 /** A whole number. */
 export type IntegerSetting = Described & {
   readonly type: 'integer'
@@ -35,21 +47,34 @@ export type ChoiceSetting = Described & {
 export type SecondsSetting = Described & {
   readonly type: 'seconds'
   readonly default?: number
-  readonly minimum?: number
+  readonly minimum: number
+  readonly maximum: number
 }
 /**
  * A password, token or secret URL: from the attribute itself, from the file that `NAME_file` names, or from the environment variable that
  * `NAME_env` names.
  */
-export type SecretSetting = Described & { readonly type: 'secret'; readonly protocols?: readonly string[] }
-/** A file that is read along with the configuration; the value is what is in it. */
-export type FileSetting = Described & { readonly type: 'file' }
+export type SecretSetting = Described & {
+  readonly type: 'secret'
+  readonly protocols?: readonly string[]
+  readonly rule?: Rule
+}
+/** A file that is read along with the configuration; the value is what is in it, and the rule is for that. */
+export type FileSetting = Described & { readonly type: 'file'; readonly rule?: Rule }
 /** Texts by name, such as the headers of a request. Without it the value is empty. */
-export type TextsByNameSetting = Described & { readonly type: 'texts by name' }
+export type TextsByNameSetting = Described & {
+  readonly type: 'texts by name'
+  readonly nameRule?: Rule
+  readonly rule?: Rule
+}
 /** The same with values that are secret. */
-export type SecretsByNameSetting = Described & { readonly type: 'secrets by name' }
+export type SecretsByNameSetting = Described & {
+  readonly type: 'secrets by name'
+  readonly nameRule?: Rule
+  readonly rule?: Rule
+}
 /** Any JSON value. */
-export type JsonSetting = Described & { readonly type: 'json' }
+export type JsonSetting = Described & { readonly type: 'json'; readonly rule?: (value: unknown) => string | undefined }
 /** Hashes by name that all have the same settings. Without it the value is empty. */
 export type HashesSetting = Described & { readonly type: 'hashes'; readonly settings: SettingTable }
 
@@ -97,112 +122,79 @@ export type SettingValue<S extends Setting> =
 
 export type SettingValues<T extends SettingTable> = { readonly [Name in keyof T]: SettingValue<T[Name]> }
 
-/** Where secrets and files come from. */
-export interface SecretSources {
-  readonly variables: Readonly<Record<string, string | undefined>>
-  /** The text of a file; throws when it cannot be read. */
-  readFile(path: string): string
-}
-
 /** One thing that is wrong with a section: where in it, and what must be. */
 export interface SettingProblem {
-  /** The attribute, and within it the keys and positions. */
+  /** The attribute, and within it names and items. */
   readonly path: readonly string[]
   /** Finishes the sentence that begins with the attribute's name. */
   readonly rule: string
 }
 
-interface Kind<S extends Setting> {
-  /** The JSON schema of the value as it stands in the configuration. */
+/** How a type of settings stands in the configuration. */
+interface Form<S extends Setting> {
+  /** The JSON schema of the value. */
   schema(setting: S): Schema
-  /** What the value must be, to finish "must be …". */
+  /** What the value must be, for people: finishes "must be …". */
   expects(setting: S): string
-  /** The value of what the schema accepts; throws an Error whose message finishes the sentence that begins with the attribute. */
-  read(value: unknown, setting: S): unknown
 }
 
 const someText = { type: 'string', pattern: '.' }
-const durationPattern = String.raw`^\d+(?:\.\d+)?(?:ms|s|m|h|d)?$`
+const hashOfTexts = {
+  schema: () => ({ type: 'object', additionalProperties: { type: 'string' } }),
+  expects: () => 'a hash of texts',
+}
 
-type KindOf<T extends Setting['type']> = Kind<Extract<Setting, { type: T }>>
-
-const kinds: { readonly [T in Exclude<Setting['type'], 'secret' | 'file' | 'hashes'>]: KindOf<T> } = {
-  text: {
-    schema: () => someText,
-    expects: ({ protocols }) => (protocols === undefined ? 'a text' : urlText(protocols)),
-    read: (value, { protocols }) => checkedUrl(String(value), protocols),
-  },
+const forms: { readonly [T in Setting['type']]: Form<Extract<Setting, { type: T }>> } = {
+  text: { schema: () => someText, expects: textOrUrl },
   texts: {
     schema: ({ choices }) => {
       const item = choices === undefined ? someText : { type: 'string', enum: choices }
-      return { anyOf: [item, { type: 'array', minItems: 1, maxItems: 1000, items: item }] }
+      return { anyOf: [item, { type: 'array', minItems: 1, maxItems: mostTexts, items: item }] }
     },
     expects: ({ choices }) =>
       choices === undefined ? 'a text, or a list of texts' : `one or a list of: ${choices.join(', ')}`,
-    read: value => (Array.isArray(value) ? value.map(String) : [String(value)]),
   },
   integer: {
     schema: ({ minimum, maximum }) => ({ type: 'integer', minimum, maximum }),
     expects: ({ minimum, maximum }) => `a whole number from ${minimum} to ${maximum}`,
-    read: Number,
   },
-  boolean: { schema: () => ({ type: 'boolean' }), expects: () => 'true or false', read: Boolean },
+  boolean: { schema: () => ({ type: 'boolean' }), expects: () => 'true or false' },
   choice: {
     schema: ({ choices }) => ({ type: 'string', enum: choices }),
     expects: ({ choices }) => `one of: ${choices.join(', ')}`,
-    read: String,
   },
   seconds: {
-    schema: ({ minimum = 0 }) => ({
+    schema: ({ minimum, maximum }) => ({
       anyOf: [
-        { type: 'number', minimum },
+        { type: 'number', minimum, maximum },
         { type: 'string', pattern: durationPattern },
       ],
     }),
-    expects: ({ minimum = 0 }) =>
-      `a number of seconds, or a time such as 500ms, 8s or 5m${minimum === 0 ? '' : `; at least ${minimum} s`}`,
-    read(value, setting) {
-      const seconds = typeof value === 'number' ? value : (parseDuration(String(value)) ?? Number.NaN)
-      if (seconds >= (setting.minimum ?? 0)) return seconds
-      throw new Error(`must be ${this.expects(setting)}`)
-    },
+    expects: ({ minimum, maximum }) =>
+      `a number of seconds, or a time such as 500ms, 8s or 5m; from ${minimum} s to ${maximum} s`,
   },
-  'texts by name': {
-    schema: () => ({ type: 'object', additionalProperties: { type: 'string' } }),
-    expects: () => 'a hash of texts',
-    read: value => ({ ...Object(value) }),
+  secret: { schema: () => someText, expects: textOrUrl },
+  file: { schema: () => someText, expects: () => 'the path of a file' },
+  'texts by name': hashOfTexts,
+  'secrets by name': hashOfTexts,
+  json: { schema: () => ({}), expects: () => 'any JSON value' },
+  hashes: {
+    schema: ({ settings }) => ({ type: 'object', additionalProperties: settingsSchema(settings) }),
+    expects: () => 'a hash of hashes',
   },
-  'secrets by name': {
-    schema: () => ({ type: 'object', additionalProperties: { type: 'string' } }),
-    expects: () => 'a hash of texts',
-    read: value =>
-      Object.fromEntries(Object.entries(Object(value)).map(([name, text]) => [name, new Secret(String(text))])),
-  },
-  json: { schema: () => ({}), expects: () => 'any JSON value', read: value => value },
 }
 
-function urlText(protocols: readonly string[]): string {
-  return `a URL that starts with ${protocols.map(protocol => `${protocol}://`).join(' or ')}`
-}
-
-/** The text, when it is a URL of one of the protocols or none is asked for; never repeated in the error, as it may be secret. */
-function checkedUrl(text: string, protocols: readonly string[] | undefined): string {
-  if (protocols === undefined) return text
-  const protocol = URL.canParse(text) ? new URL(text).protocol.slice(0, -1) : ''
-  if (!protocols.includes(protocol)) throw new Error(`must be ${urlText(protocols)}`)
-  return text
+function textOrUrl({ protocols }: { readonly protocols?: readonly string[] }): string {
+  return protocols === undefined ? 'a text' : urlText(protocols)
 }
 
 /** What a setting's value must be, for people: finishes "must be …". */
 export function expectsText(setting: Setting): string {
-  if (setting.type === 'secret') return setting.protocols === undefined ? 'a text' : urlText(setting.protocols)
-  if (setting.type === 'hashes') return 'a hash of hashes'
-  if (setting.type === 'file') return 'the path of a file'
-  return kindOf(setting).expects(setting)
+  return formOf(setting).expects(setting)
 }
 
-function kindOf(setting: Exclude<Setting, SecretSetting | FileSetting | HashesSetting>): Kind<Setting> {
-  return kinds[setting.type] as Kind<Setting>
+function formOf(setting: Setting): Form<Setting> {
+  return forms[setting.type] as Form<Setting>
 }
 
 /** The attributes that a setting has in the configuration. */
@@ -210,14 +202,14 @@ export function attributesOf(name: string, setting: Setting): string[] {
   return setting.type === 'secret' ? [name, `${name}_file`, `${name}_env`] : [name]
 }
 
-/** The JSON schema of a section. */
+/** The JSON schema of a section, for editors; what a handler accepts is decided by reading it (`settings-reader.ts`), which refuses all that the schema does. */
 export function settingsSchema(table: SettingTable): Schema {
   const entries = Object.entries(table)
   const properties = entries.flatMap(([name, setting]) => {
     const defaults = 'default' in setting && setting.default !== undefined ? { default: setting.default } : {}
     return attributesOf(name, setting).map((attribute, index) => {
       const description = index === 0 ? setting.summary : secretSummaries[index - 1]
-      return [attribute, { ...valueSchema(setting), description, ...defaults }] as const
+      return [attribute, { ...formOf(setting).schema(setting), description, ...defaults }] as const
     })
   })
   return {
@@ -230,84 +222,3 @@ export function settingsSchema(table: SettingTable): Schema {
 }
 
 const secretSummaries = ['The file it stands in.', 'The environment variable it stands in.']
-
-function valueSchema(setting: Setting): Schema {
-  if (setting.type === 'secret' || setting.type === 'file') return someText
-  if (setting.type === 'hashes') return { type: 'object', additionalProperties: settingsSchema(setting.settings) }
-  return kindOf(setting).schema(setting)
-}
-
-/** The typed values of a section that its schema accepts, defaults filled in. What only reading finds out goes to `problems`. */
-export function readSettings<T extends SettingTable>(
-  table: T,
-  section: Readonly<Record<string, unknown>>,
-  sources: SecretSources,
-  problems: SettingProblem[],
-  path: readonly string[] = [],
-): SettingValues<T> {
-  const values = Object.entries(table).map(([name, setting]) => {
-    const here = [...path, name]
-    try {
-      if (setting.type === 'secret') return [name, readSecret(name, setting, section, sources)]
-      const given = Object.hasOwn(section, name) ? (section[name] ?? undefined) : undefined
-      if (setting.type === 'hashes') return [name, readHashes(setting.settings, given, sources, problems, here)]
-      if (setting.type === 'file')
-        return [name, given === undefined ? given : fileText(String(given), sources.readFile)]
-      return [name, given === undefined ? emptyValue(setting) : kindOf(setting).read(given, setting)]
-    } catch (error) {
-      problems.push({ path: here, rule: error instanceof Error ? error.message : String(error) })
-      return [name, undefined]
-    }
-  })
-  // The kinds table gives each setting the value its type promises; with problems the values are not used.
-  return Object.fromEntries(values) as SettingValues<T>
-}
-
-function emptyValue(setting: Setting): unknown {
-  if (setting.type === 'texts') return []
-  if (setting.type === 'texts by name' || setting.type === 'secrets by name') return {}
-  return 'default' in setting ? setting.default : undefined
-}
-
-function readHashes(
-  table: SettingTable,
-  given: unknown,
-  sources: SecretSources,
-  problems: SettingProblem[],
-  path: readonly string[],
-): Readonly<Record<string, unknown>> {
-  const entries = Object.entries<Readonly<Record<string, unknown>>>(Object(given ?? {}))
-  return Object.fromEntries(
-    entries.map(([name, hash]) => [name, readSettings(table, hash, sources, problems, [...path, name])]),
-  )
-}
-
-function readSecret(
-  name: string,
-  { required, protocols }: SecretSetting,
-  section: Readonly<Record<string, unknown>>,
-  { variables, readFile }: SecretSources,
-): Secret | undefined {
-  const given = (attribute: string) =>
-    Object.hasOwn(section, attribute) && section[attribute] !== null ? String(section[attribute]) : undefined
-  const [value, file, variable] = [given(name), given(`${name}_file`), given(`${name}_env`)]
-  const places = [value, file, variable].filter(place => place !== undefined).length
-  if (places > 1) throw new Error(`must be given once: as ${name}, ${name}_file or ${name}_env`)
-  if (places === 0) {
-    if (required) throw new Error(`is missing: give ${name}, ${name}_file or ${name}_env`)
-    return undefined
-  }
-  const text = value ?? (file === undefined ? variables[variable ?? ''] : fileText(file, readFile))?.trim()
-  if (text === undefined || text === '') {
-    throw new Error(file === undefined ? `must be in the environment variable ${variable}` : `must be in ${file}`)
-  }
-  return new Secret(checkedUrl(text, protocols))
-}
-
-function fileText(path: string, readFile: SecretSources['readFile']): string {
-  try {
-    return readFile(path)
-  } catch (error) {
-    throw new Error(`cannot be read from ${path}: ${error instanceof Error ? error.message : String(error)}`)
-  }
-}

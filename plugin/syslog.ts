@@ -1,6 +1,7 @@
 import { createSocket } from 'node:dgram'
 import { connect, isIP } from 'node:net'
 import { PassingError } from './retry.js'
+import { isHost } from './setting-rules.js'
 
 /** Facilities of RFC 5424, by number. */
 export const facilities = [
@@ -54,16 +55,19 @@ export type SyslogAddress =
   | { readonly kind: 'unix'; readonly path: string }
 
 const defaultPort = 514
+/** Linux has room for 108 bytes, a null byte at the end included. */
+const longestSocketPath = 107
 
 /** Reads `udp://HOST[:PORT]`, `tcp://HOST[:PORT]` or `unix:///dev/log`; undefined when it is none. */
 export function parseSyslogAddress(text: string): SyslogAddress | undefined {
-  const [, path] = /^unix:\/\/(\/.+)$/.exec(text) ?? []
-  if (path !== undefined) return { kind: 'unix', path }
+  const [, path] = /^unix:\/\/(\/[^\0]+)$/.exec(text) ?? []
+  if (path !== undefined) return Buffer.byteLength(path) <= longestSocketPath ? { kind: 'unix', path } : undefined
   const [, kind, bracketed, plain, port] =
     /^(udp|tcp):\/\/(?:\[([\da-fA-F:.%]+)\]|([\w.-]+))(?::(\d{1,5}))?\/?$/.exec(text) ?? []
   const host = bracketed ?? plain
   const number = port === undefined ? defaultPort : Number(port)
-  if (host === undefined || number === 0 || number > 65_535 || (kind !== 'udp' && kind !== 'tcp')) return undefined
+  if (host === undefined || !isHost(host) || number === 0 || number > 65_535 || (kind !== 'udp' && kind !== 'tcp'))
+    return undefined
   return { kind, host, port: number }
 }
 

@@ -60,28 +60,20 @@ export async function handlerFiles(handlers: readonly FoundHandler[], version: s
   files.set('validators/handler-arguments.js', validatorModule({ validate: handlerArgumentsSchema() }))
   files.set('validators/handler-arguments.d.ts', validatorTypes)
   for (const { file, handler } of handlers) {
-    files.set(`validators/${handler.name}.js`, handlerValidator(handler))
-    files.set(`validators/${handler.name}.d.ts`, validatorTypes)
     files.set(`samples/${handler.name}.json`, `${JSON.stringify({ [handler.name]: handler.sample })}\n`)
-    files.set(`bin/${handler.name}.ts`, entryText(file, handler, version, await handlerHelpText(handler)))
+    files.set(`bin/${handler.name}.ts`, entryText(file, version, await handlerHelpText(handler)))
   }
   return files
 }
 
-/** The validator of a handler's section. */
-export function handlerValidator(handler: Handler): string {
-  return validatorModule({ validate: sectionSchema(handler) })
-}
-
-function entryText(file: string, { name }: Handler, version: string, help: string): string {
+function entryText(file: string, version: string, help: string): string {
   return `import handler from '../../handlers/${file}.js'
 import { main } from '../../plugin/handler-main.js'
 import { loadPluginSettings } from '../../sensu/plugin-settings.js'
-import { validate as validateSettings } from '../validators/${name}.js'
 import { validate as validateArguments } from '../validators/handler-arguments.js'
 
 const help = ${JSON.stringify(help)}
-void main({ handler, validateSettings, validateArguments, version: '${version}', help }, loadPluginSettings)
+void main({ handler, validateArguments, version: '${version}', help }, loadPluginSettings)
 `
 }
 

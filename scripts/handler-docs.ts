@@ -114,7 +114,11 @@ in \`/usr/local/bin\`:
 - Two uses of one handler have two sections: \`"command": "handler-log --config-section log-of-databases"\`.`
 
 const settingsText = `The section is named as the handler. It is read from the files that the server has read (\`$SENSU_LOADED_TEMPFILE\`, which Sensu sets), else from those in \`$SENSU_CONFIG_FILES\` (separated by colons),
-else from \`/etc/sensu/config.json\` and \`/etc/sensu/conf.d\`, and merged as Sensu does it. A setting that is not known, or wrong, or missing is an error: all of them are told at once, with their file, and nothing is sent.
+else from \`/etc/sensu/config.json\` and \`/etc/sensu/conf.d\`, and merged as Sensu does it.
+
+A setting that is not known, wrong, missing, or contradicts another is an error, and so is a file or an environment variable that cannot be read, or that holds what the setting cannot be (no certificate, no URL). All of them are told in one run, before an event is read, with status 2, and nothing is
+sent: a line each, with file, section, setting and rule, in the order of the handler's page. Only what cannot be judged yet is left out: a rule between settings while one of them is wrong, and what is missing while a file of the configuration cannot be read. \`--validate\` tells the same.
+What a setting leads to outside (a server, a file to write to, a directory) is looked at when it is used, as it may come and go: that is a failure of the one event, with status 1.
 
 A secret can stand in the section itself, in a file (\`NAME_file\`; a line feed at its end does not count), or in an environment variable of the server (\`NAME_env\`). It is never printed; in \`--dry-run\` it is \`REDACTED\`. Sensu's own log of what a file changes hides \`webhook_url\`,
 \`routing_key\`, \`secret\` and \`password\` by their names; keep the others (\`authorization\`, \`headers\`, \`proxy\`) out of the section, or let only the server read its log.

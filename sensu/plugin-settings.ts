@@ -3,8 +3,8 @@ import { findFiles, isReadableDirectory, LoadError, readConfigFile } from './con
 import { deepMerge } from './deep-merge.js'
 import { defaultConfigDirectory, defaultConfigFile } from './defaults.js'
 import { stringifyJson } from './json.js'
-import { isObject, member, newObject } from './json-value.js'
-import type { Json, JsonObject } from './types.js'
+import { isObject, member } from './json-value.js'
+import type { Json } from './types.js'
 
 /** Which section of which configuration is wanted; without a file and directories it is the one that Sensu's own plugins read. */
 export type PluginSettingsRequest = {
@@ -18,8 +18,8 @@ export type PluginSettingsRequest = {
 export type PluginSettings = {
   /** as plain JavaScript values; undefined when no file has it */
   value: unknown
-  /** the last file that has this attribute of the section */
-  fileOf(attribute: string): string | undefined
+  /** the last file that has what is at this path of the section (members of hashes, texts in lists), or as much of the way there as any file has */
+  fileOf(path: readonly string[]): string | undefined
   /** where it was looked for, for people */
   looked: string
   errors: { file: string; error: string }[]
@@ -35,7 +35,7 @@ const longestError = 500
  */
 export function loadPluginSettings(request: PluginSettingsRequest): PluginSettings {
   const errors: PluginSettings['errors'] = []
-  const found = new Map<string, JsonObject>()
+  const found = new Map<string, Json>()
   const { files, looked } = filesOf(request, errors)
   let value: Json | undefined
   for (const file of files.slice(0, maxFiles)) {
@@ -43,15 +43,24 @@ export function loadPluginSettings(request: PluginSettingsRequest): PluginSettin
       const section = member(readConfigFile(file), request.section)
       if (section === undefined) continue
       value = value === undefined ? section : deepMerge(value, section)
-      found.set(file, isObject(section) ? section : newObject())
+      found.set(file, section)
     } catch (error) {
       errors.push({ file, error: reason(error) })
     }
   }
-  const fileOf = (attribute: string) =>
-    [...found].findLast(([, section]) => member(section, attribute) !== undefined)?.[0] ?? [...found.keys()].at(-1)
+  const fileOf = (path: readonly string[]): string | undefined => {
+    const file = [...found].findLast(([, section]) => leadsSomewhere(section, path))?.[0]
+    return file ?? (path.length === 0 ? undefined : fileOf(path.slice(0, -1)))
+  }
   // Plugins need not tell 8 from 8.0, or a text from bytes.
   return { value: value === undefined ? undefined : JSON.parse(stringifyJson(value)), fileOf, looked, errors }
+}
+
+function leadsSomewhere(value: Json, [step, ...rest]: readonly string[]): boolean {
+  if (step === undefined) return true
+  if (Array.isArray(value)) return value.includes(step)
+  const next = isObject(value) ? member(value, step) : undefined
+  return next !== undefined && leadsSomewhere(next, rest)
 }
 
 type Files = { files: string[]; looked: string }

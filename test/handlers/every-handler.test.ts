@@ -3,10 +3,10 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Ajv } from 'ajv'
 import t from 'tap'
-import type { Validate } from '../../plugin/command-line.js'
-import { readSettings, type SettingProblem } from '../../plugin/settings-table.js'
-import { handlerValidator, loadHandlers } from '../../scripts/generate-handlers.js'
+import { readSection } from '../../plugin/handler-section.js'
+import { handlerSchema, loadHandlers } from '../../scripts/generate-handlers.js'
 import { handlerDocumentation } from '../../scripts/handler-docs.js'
 import { projectDirectory } from '../../scripts/services/process.js'
 import { guestEvent, runHandler, sectionFile } from '../support/handlers.js'
@@ -26,19 +26,49 @@ t.test('docs/handlers is what `npm run docs` makes of the handlers', async t => 
   for (const [name, text] of wanted) t.equal(readFileSync(join(folder, name), 'utf8'), text, name)
 })
 
+/** Of every type and size, and what looks like a secret in the wrong place. */
+const oddValues: readonly unknown[] = [
+  ...[null, true, false, 0, -1, 1.5, 1e308, '', ' ', '\n', '\0', 'x\0y', 'x', '/', '/x/', '9'.repeat(400), '9d'],
+  ...[[], [[]], [null], ['x', 5, ''], Array(2000).fill('x'), 'x'.repeat(100_000)],
+  ...[{}, { x: 5 }, { x: {} }, { '': '' }, { ok: 'info', toString: 'x' }, Object.fromEntries([['__proto__', 'x']])],
+  ...['http://u:passw0rd@x.example/y', 'tcp://u:passw0rd@x', 'qemu+ssh://u:"passw0rd@x/system', 'udp://', 'http://x:0'],
+  ...['http:x', 'tcp://h%20x:1', 'a@b@c', 'a@', 'A, B <a@b>', 'a@http://u:passw0rd@x'],
+]
+
 for (const { handler } of handlers) {
   const { name } = handler
 
-  t.test(`${name}: its sample configuration is valid`, async t => {
-    const source = `data:text/javascript,${encodeURIComponent(handlerValidator(handler))}`
-    const { validate }: { validate: Validate } = await import(source)
-    t.ok(validate(handler.sample), JSON.stringify(validate.errors))
-    const found: SettingProblem[] = []
+  const validate = new Ajv({ strict: true }).compile(JSON.parse(handlerSchema(handler)))
+  const problemsOf = (value: object): string[] => {
     // A secret, or the URL of one.
-    const sources = { variables: {}, readFile: (path: string) => (/url/.test(path) ? 'https://x.example/y' : 'secret') }
-    const settings = readSettings(handler.settings, handler.sample, sources, found)
-    t.same(found, [])
-    t.same(handler.rules(settings), [])
+    const readFile = (path: string) => (/url/.test(path) ? 'https://x.example/y' : 'secret')
+    const loaded = { value, fileOf: () => 'file', looked: '', errors: [] }
+    return readSection(handler, name, loaded, { variables: {}, readFile }).problems
+  }
+
+  t.test(`${name}: its sample configuration is valid`, async t => {
+    t.ok(validate(handler.sample), JSON.stringify(validate.errors))
+    t.same(problemsOf(handler.sample), [])
+  })
+
+  t.test(`${name}: what its schema refuses, it refuses as well, in sentences that repeat no secret`, async t => {
+    const { properties }: { properties: object } = JSON.parse(handlerSchema(handler))
+    const sentence = new RegExp(`^file: ${name} \\S.* (?:must|is|go|cannot|leads) `)
+    const accepted: string[] = []
+    const odd: string[] = []
+    for (const attribute of [...Object.keys(properties), 'unknown', '__proto__']) {
+      const setting = attribute.replace(/_(?:file|env)$/, '')
+      // A secret has one place.
+      const others = Object.entries(handler.sample).filter(([other]) => other.replace(/_(?:file|env)$/, '') !== setting)
+      for (const value of oddValues) {
+        // Not by a literal, in which `__proto__` is no name like any other.
+        const section = Object.fromEntries([...others, [attribute, value]])
+        const problems = problemsOf(section)
+        if (problems.length === 0 && !validate(section)) accepted.push(`${attribute} ${JSON.stringify(value)}`)
+        odd.push(...problems.filter(text => !sentence.test(text) || /passw0rd|undefined|\[object/.test(text)))
+      }
+    }
+    t.same([accepted, odd], [[], []])
   })
 
   t.test(`${name}: is built, says what it is, and what is wrong with its command line`, async t => {
@@ -182,7 +212,7 @@ t.test('the configuration is the one that the server has read', async t => {
 
 t.test('an error names the file that has the attribute', async t => {
   const directory = t.testdir({
-    'a.json': '{"handler-log": {"tag": 5}}',
+    'a.json': '{"handler-log": {"tag": 5, "file": "/nowhere"}}',
     'b.json': '{"handler-log": {"timeout": "soon"}}',
     'c.json': '{"broken"',
   })
@@ -191,7 +221,7 @@ t.test('an error names the file that has the attribute', async t => {
   t.match(await runHandler(name, [], guestEvent(), { SENSU_CONFIG_FILES }), {
     stderr: `handler-log: the configuration cannot be used, nothing was sent: 2 errors
 ${a}: handler-log tag must be a text
-${b}: handler-log timeout must be a number of seconds, or a time such as 500ms, 8s or 5m; at least 0.1 s
+${b}: handler-log timeout must be a number of seconds, or a time such as 500ms, 8s or 5m; from 0.1 s to 86400 s
 `,
     status: 2,
   })

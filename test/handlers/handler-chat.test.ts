@@ -109,19 +109,3 @@ t.test('the webhook is a secret: no message and no dry run has it', async t => {
   t.notMatch(dry.stdout + dry.stderr, 'topsecret')
   t.equal(received.length, 1)
 })
-
-t.test('settings that contradict each other are told at once', async t => {
-  t.testdir({})
-  const check = async (settings: object) =>
-    (await runHandler(name, sectionFile(t, name, settings), guestEvent())).stderr
-  const path = `${t.testdirName}/handler.json`
-  t.equal(
-    await check({ webhook_url: 'https://x', format: 'template', channel: '#x', mention: '@all' }),
-    `handler-chat: the configuration cannot be used, nothing was sent: 3 errors
-${path}: handler-chat template is missing: "format": "template" needs one
-${path}: handler-chat channel must be left out with "format": "template": write it into the template
-${path}: handler-chat mention must be left out with "format": "template": write it into the template
-`,
-  )
-  t.match(await check({ webhook_url: 'https://x', template: {} }), /template must go with "format": "template"\n$/)
-})

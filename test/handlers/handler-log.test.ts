@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { appendFileSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, readFileSync, renameSync, statSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -229,35 +229,4 @@ t.test('a dry run prints what would be written, and writes nothing', async t => 
   t.match(stdout, new RegExp(`^${file}: \\{"time".*\\}\\nudp://127\\.0\\.0\\.1:9: <26>1 .*\\}\\n$`))
   t.equal(status, 0)
   t.throws(() => statSync(file))
-})
-
-t.test('all that is wrong with its section is told at once', async t => {
-  t.testdir({})
-  const check = async (settings: object) =>
-    (await runHandler(name, sectionFile(t, name, settings), guestEvent())).stderr
-  const path = join(t.testdirName, 'handler.json')
-  t.equal(
-    await check({ fil: '/x', max_bytes: 1, facility: 'post', timeout: 'soon', dashboard_url: 'ftp://x' }),
-    `handler-log: the configuration cannot be used, nothing was sent: 5 errors
-${path}: handler-log fil is not a known setting: did you mean file?
-${path}: handler-log facility must be one of: kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp, ntp, audit, alert, clock, local0, local1, local2, local3, local4, local5, local6, local7
-${path}: handler-log max_bytes must be a whole number from 480 to 1048576
-${path}: handler-log timeout must be a number of seconds, or a time such as 500ms, 8s or 5m; at least 0.1 s
-${path}: handler-log dashboard_url must be a URL that starts with http:// or https://
-`,
-  )
-  t.match(
-    await check({ syslog: 'udp://x', max_bytes: 70_000 }),
-    /max_bytes must be at most 65000 with syslog by UDP\n$/,
-  )
-  t.match(await check({}), /file is missing: give file, syslog or both\n$/)
-  t.match(
-    await check({ file: 'relative', syslog: 'nonsense' }),
-    /2 errors\n.*file must be an absolute path\n.*syslog must be udp:/,
-  )
-  writeFileSync(path, '{')
-  t.match(await runHandler(name, ['-c', path], guestEvent()), {
-    stderr: new RegExp(`^handler-log: .* nothing was sent: \\d errors?\\n${path}: config file must be valid json`),
-    status: 2,
-  })
 })

@@ -282,29 +282,3 @@ t.test('a dry run prints the mail and connects to nobody', async t => {
   t.notMatch(stdout, 'correct horse')
   t.same([stderr, status], ['', 0])
 })
-
-t.test('all that is wrong with its section is told at once', async t => {
-  t.testdir({})
-  const check = async (settings: object) =>
-    (await runHandler(name, sectionFile(t, name, settings), guestEvent())).stderr
-  const path = `${t.testdirName}/handler.json`
-  const intro = (count: string) => `handler-mail: the configuration cannot be used, nothing was sent: ${count}\n`
-  t.equal(
-    await check({ port: 0, tls: 'ssl', verify: 'yes', contacts: { ops: { to: [], sevrities: 'x' }, duty: 'x' } }),
-    `${intro('6 errors')}${path}: handler-mail contacts ops sevrities is not a known setting: did you mean severities?
-${path}: handler-mail contacts ops to must be a text, or a list of texts
-${path}: handler-mail contacts duty must be a hash
-${path}: handler-mail port must be a whole number from 1 to 65535
-${path}: handler-mail tls must be one of: starttls, tls, opportunistic, none
-${path}: handler-mail verify must be true or false
-`,
-  )
-  t.equal(
-    await check({ to: 'ops', from: 'a@b\r\nX: y', host: 'mail.example.com', tls: 'none', password: 'x' }),
-    `${intro('4 errors')}${path}: handler-mail to must hold addresses such as ops@example.com
-${path}: handler-mail from must hold addresses such as ops@example.com
-${path}: handler-mail password must go with username, and username with password
-${path}: handler-mail tls must be starttls or tls with a password
-`,
-  )
-})

@@ -321,23 +321,8 @@ t.test('a path of Graphite goes elsewhere with its host as tag', async t => {
   t.equal(received[0]?.body, `kvm-host.load.one,host=kvm-host value=0.5 ${seconds}000000000\n`)
 })
 
-t.test('all that is wrong with the settings is said at once', async t => {
+t.test('over UDP InfluxDB needs no database', async t => {
   t.testdir({})
-  const validate = async (settings: object) => (await run(t, settings, '', { options: ['--validate'] })).stderr
-  const lines = await validate({ store: 'influxdb2', url: 'tcp://127.0.0.1:1', password: 'x' })
-  for (const rule of [
-    /url must begin with http:\/\/ or https:\/\/ for influxdb2/,
-    /org is missing/,
-    /bucket is missing/,
-    /token is missing/,
-    /user and password go together/,
-  ])
-    t.match(lines, rule)
-  t.match(await validate({ store: 'prometheus' }), /store must be one of: graphite, influxdb, influxdb2, opentsdb/)
-  t.match(await validate({ store: 'influxdb', url: 'http://127.0.0.1:1' }), /database is missing/)
-  t.match(
-    await validate({ store: 'influxdb', url: 'http://a:b@127.0.0.1:1', database: 'x' }),
-    /url must not hold a user/,
-  )
-  t.equal(await validate({ store: 'influxdb', url: 'udp://127.0.0.1:1' }), '')
+  const settings = { store: 'influxdb', url: 'udp://127.0.0.1:1' }
+  t.match(await run(t, settings, '', { options: ['--validate'] }), { stderr: '', status: 0 })
 })

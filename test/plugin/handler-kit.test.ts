@@ -158,7 +158,18 @@ t.test('syslog addresses and messages', async t => {
   t.same(parseSyslogAddress('udp://log.example'), { kind: 'udp', host: 'log.example', port: 514 })
   t.same(parseSyslogAddress('tcp://[::1]:6514'), { kind: 'tcp', host: '::1', port: 6514 })
   t.same(parseSyslogAddress('unix:///dev/log'), { kind: 'unix', path: '/dev/log' })
-  for (const bad of ['', 'udp://', 'udp://x:0', 'udp://x:70000', 'unix://relative', 'http://x', 'udp://a b'])
+  for (const bad of [
+    '',
+    'udp://',
+    'udp://x:0',
+    'udp://x:70000',
+    'unix://relative',
+    'http://x',
+    'udp://a b',
+    'udp://[:::]',
+    'tcp://1.2.3.400',
+    `unix:///${'x'.repeat(107)}`,
+  ])
     t.equal(parseSyslogAddress(bad), undefined, bad)
   const message = {
     facility: 'local7',
