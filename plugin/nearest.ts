@@ -1,9 +1,13 @@
+/** Of longer names only the beginning is compared. */
+const longestCompared = 40
+
 /** The one of several names that was probably meant; undefined when none is near. */
 export function nearestName(name: string, known: readonly string[]): string | undefined {
+  const start = name.slice(0, longestCompared)
   const nearest = known
-    .map(candidate => ({ candidate, distance: editDistance(name.slice(0, 40), candidate) }))
+    .map(candidate => ({ candidate, distance: editDistance(start, candidate) }))
     .sort((a, b) => a.distance - b.distance)[0]
-  const isNear = nearest !== undefined && nearest.distance <= Math.max(1, Math.ceil(name.length / 3))
+  const isNear = nearest !== undefined && nearest.distance <= Math.max(1, Math.ceil(start.length / 3))
   return isNear && name.length > 1 ? nearest.candidate : undefined
 }
 

@@ -20,6 +20,7 @@ t.test('each thing that is wrong with a command line is one clear line', async t
     [['--guests', 'a'], 'unknown option --guests: did you mean --guest?'],
     [['--entirely-different'], 'unknown option --entirely-different: see --help'],
     [['-x'], 'unknown option -x: see --help'],
+    [[`--${'x'.repeat(100)}`], `unknown option --${'x'.repeat(100)}: see --help`],
     [['--no-strict'], 'unknown option --no-strict: did you mean --strict?'],
     [['--minimumOps', '5'], 'unknown option --minimumOps: did you mean --minimum-ops?'],
     [['stray'], 'unexpected argument "stray": options start with --'],
