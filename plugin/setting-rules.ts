@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
+import { domainToASCII } from 'node:url'
 
 // Rules that settings of several handlers have, and how the values are told apart. None repeats a value: it may be secret.
 
@@ -12,7 +13,9 @@ export function isHost(text: string): boolean {
 
 /** For the name or address of a host. */
 export function hostRule(text: string): string | undefined {
-  return isHost(text) ? undefined : 'must be the name or the address of a host, without a port'
+  return isHost(text) || isHost(domainToASCII(text))
+    ? undefined
+    : 'must be the name or the address of a host, without a port'
 }
 
 /** For the path of a directory. Whether it can be used is found out by using it, as that may change. */
@@ -31,9 +34,9 @@ function isPath(text: string): boolean {
   return !text.includes('\0') && Buffer.byteLength(text) < 4096 && names.every(name => Buffer.byteLength(name) <= 255)
 }
 
-/** For words and passwords that are one line wherever they go. */
+/** For words and passwords: more than one line is the wrong file, or a mistake in it. */
 export function oneLineRule(text: string): string | undefined {
-  return /\p{Cc}/u.test(text) ? 'must not have control characters' : undefined
+  return /[\0\r\n]/.test(text) ? 'must be one line, without null characters' : undefined
 }
 
 /** For the value of an HTTP header (RFC 9110, 5.5): ISO 8859-1 and no control characters but tabs. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { certificatesRule, filePathRule, isHost, urlRule } from '../../plugin/setting-rules.js'
+import { certificatesRule, filePathRule, hostRule, isHost, urlRule } from '../../plugin/setting-rules.js'
 import { createCertificates } from '../../scripts/services/certificates.js'
 
 t.test('hosts are names and addresses, without a port', async t => {
@@ -24,6 +24,8 @@ t.test('hosts are names and addresses, without a port', async t => {
   ])
     t.notOk(isHost(text), text)
   t.notOk(isHost(`${'a.'.repeat(200)}b`))
+  t.equal(hostRule('bücher.example'), undefined, 'which is looked up as xn--bcher-kva.example')
+  t.match(hostRule('bücher.example:25'), /^must be the name or the address of a host/)
 })
 
 t.test('URLs have one of the protocols and lead somewhere', async t => {
