@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import { defaultHttpSocket, defaultSocket, sensuVersion } from '../sensu/defaults.js'
 import { encodeJson } from '../sensu/json.js'
-import { Launcher } from '../sensu/launcher.js'
 import type { Logger } from '../sensu/log.js'
+import { NativeStarter } from '../sensu/native-start.js'
 import { redact, redactUrl } from '../sensu/redact.js'
 import { readRedisSettings } from '../sensu/redis-settings.js'
 import { Spawner } from '../sensu/spawn.js'
@@ -91,8 +91,7 @@ export async function assembleAgent(input: AgentInput): Promise<AssembledAgent> 
   transport.on('lost', () => input.onConnected?.(false))
   transport.on('restored', () => input.onConnected?.(true))
   log.debug('connecting to transport', transportData(settings))
-  const env = { ...environment }
-  const spawner = new Spawner({ limit, env, launcher: new Launcher({ env, log }) })
+  const spawner = new Spawner({ limit, env: { ...environment }, loadStarter: () => NativeStarter.load(log) })
   const hosts = new SharedHosts({ onCall: observation.onCall })
   const inProcess = own.in_process
     ? new InProcessChecks({ programs: input.programs, directory: input.directory, hosts, variables: environment })

@@ -64,20 +64,18 @@ export class Service {
     await waitUntil(what, logged, { timeoutMs: logTimeoutMs, intervalMs: 20, process: this.#process })
   }
 
-  /** CPU time so far, that of its launcher included, that of the commands not; ms. */
+  /** CPU time so far, that of its commands not included; ms. */
   cpuMs(): number {
-    return sum(this.#processes().map(cpuMs))
+    return cpuMs(this.#process.pid)
   }
 
-  /** Its memory, and its launcher's. */
   residentMiB(): number {
-    const read = (pid: number) => /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
-    return sum(this.#processes().map(pid => Number(read(pid)))) / 1024
+    return this.#memoryMiB('VmRSS')
   }
 
-  /** The most it has had resident so far, without its launcher. */
+  /** The most it has had resident so far. */
   peakMiB(): number {
-    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${this.#process.pid}/status`, 'utf8'))?.[1]) / 1024
+    return this.#memoryMiB('VmHWM')
   }
 
   async stop(): Promise<void> {
@@ -85,10 +83,9 @@ export class Service {
     rmSync(this.#directory, { recursive: true, force: true })
   }
 
-  #processes(): number[] {
-    const { pid } = this.#process
-    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
-    return [pid, ...children.filter(child => commandLine(child).startsWith('sensu-kvm-launcher'))]
+  #memoryMiB(name: 'VmRSS' | 'VmHWM'): number {
+    const status = readFileSync(`/proc/${this.#process.pid}/status`, 'utf8')
+    return Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1]) / 1024
   }
 }
 
@@ -96,15 +93,6 @@ export class Service {
 export function cpuMs(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? []
   return ((Number(fields[11]) + Number(fields[12])) * 1000) / clockTicksPerSecond
-}
-
-function commandLine(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-  } catch {
-    // A command that has just ended.
-    return ''
-  }
 }
 
 /** What one of those compared did, over all of its turns. */

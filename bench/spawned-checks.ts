@@ -84,7 +84,7 @@ function rowsOf(count: number, ours: Client, peer: Client | undefined, loop: Tur
   return [
     {
       ...row('spawned checks', '/s', ours.turns.perSecond, bare, loop.perSecond),
-      note: `${checks} checks, ${batch.toLocaleString('en')} at a time in turn, ${concurrency} at once; CPU is the client's own, with its launcher's`,
+      note: `${checks} checks, ${batch.toLocaleString('en')} at a time in turn, ${concurrency} at once; CPU is the client's own`,
     },
     row('CPU per spawned check', 'ms', ours.turns.cpuMs, bare, loop.cpuMs),
     { ...row('spawned checks', '/s', ours.turns.perSecond, sensu, peer?.turns.perSecond), target: '>= 1.2 times' },

@@ -1,7 +1,17 @@
 // Builds everything: type check aside, `build/` gets every module transpiled one to one (tests and scripts run from there),
 // `generated/` what follows from the checks and handlers, `dist/bin/` one self-contained CommonJS file for each (CommonJS starts faster than ESM), and two per service.
 // Nothing is wiped: what is stale goes, the rest is replaced, so that something running from build/ is not pulled from under.
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -186,10 +196,25 @@ const smallCompiler = {
   },
 }
 
+/** The compiled part of koffi, which calls C, is a file beside the services that is read when it is needed. */
+const nativeFile = 'koffi.node'
+
+/** Replaces koffi by that. @type {import('esbuild').Plugin} */
+const nativeLibrary = {
+  name: 'native library',
+  setup(hooks) {
+    hooks.onResolve({ filter: /^koffi$/ }, ({ path }) => ({ path, namespace: 'native' }))
+    hooks.onResolve({ filter: /[.]node$/, namespace: 'native' }, ({ path }) => ({ path, external: true }))
+    hooks.onLoad({ filter: /^/, namespace: 'native' }, () => ({
+      contents: `module.exports = require('./${nativeFile}')`,
+    }))
+  },
+}
+
 /** For the long-running services: errors in their logs are called by their names, at no cost in memory (esbuild's `keepNames` has one). */
 const asService = {
   ...{ minify: false, minifySyntax: true, minifyWhitespace: true },
-  plugins: [loadLazily, importThroughLoader, smallCompiler],
+  plugins: [loadLazily, importThroughLoader, smallCompiler, nativeLibrary],
 }
 
 /** What checks of this machine are run with once, for the compiled code, where without arguments they would wait or do nothing. */
@@ -249,6 +274,12 @@ async function fillBin(entries, checks, handlers) {
     }
     chmodSync(join(fresh, file), 0o755)
     renameSync(join(fresh, file), join(bin, name))
+  }
+  const native = join(root, `node_modules/@koromix/koffi-linux-${process.arch}/linux_${process.arch}`, nativeFile)
+  if (existsSync(native)) {
+    names.add(nativeFile)
+    copyFileSync(native, join(fresh, nativeFile))
+    renameSync(join(fresh, nativeFile), join(bin, nativeFile))
   }
   for (const service of services) names.add(`${basename(service, '.ts')}.bundle`)
   for (const { name } of checks.filter(({ rubyLine }) => rubyLine)) {

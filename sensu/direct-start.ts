@@ -4,26 +4,12 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync, unlinkSync, writeS
 import { Socket } from 'node:net'
 import { constants as osConstants, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { CommandOutput, type RunningCommand } from './running-command.js'
+import { CommandOutput, type CommandStarter, type RunningCommand, type StartRequest } from './running-command.js'
 
-/** What is to be started, and how. */
-export interface StartRequest {
-  /** text for `sh -c`, without null bytes */
-  command: string
-  /** what the command finds on its standard input; without it the input is inherited */
-  stdin?: string | Buffer
-  /** working directory, default that of this process */
-  cwd?: string
-  env: NodeJS.ProcessEnv
-  /** bytes of output that are kept */
-  maxOutputBytes: number
-}
-
-/** Starts commands as children of this process. */
-export class DirectStarter {
+/** Starts commands as Node does, by fork and exec. */
+export class DirectStarter implements CommandStarter {
   readonly #pipes = new PipePool()
 
-  /** Throws, or has the command's `exit` reject, when it cannot be started. */
   start(request: StartRequest): RunningCommand {
     const pipe = this.#pipes.take()
     try {
@@ -34,7 +20,6 @@ export class DirectStarter {
     }
   }
 
-  /** Releases what is kept for further commands. Commands that still run are not touched. */
   close(): void {
     this.#pipes.close()
   }
@@ -79,7 +64,8 @@ function exitOf(child: ChildProcess, cwd: string | undefined): Promise<number> {
   })
 }
 
-function outputOf(reader: Socket, maxBytes: number): CommandOutput {
+/** Collects what comes through a pipe. */
+export function outputOf(reader: Socket, maxBytes: number): CommandOutput {
   const output = new CommandOutput(maxBytes)
   reader.once('close', () => output.end())
   // Reading a pipe cannot fail in a way that its end would not tell.
@@ -122,7 +108,7 @@ class Pipe {
  * A nameless file with the data, read from its start. A command that does not read it breaks nothing, and it can open
  * `/dev/stdin`, which it could not with a socket.
  */
-function openInput(data: Buffer): number {
+export function openInput(data: Buffer): number {
   const path = join(tmpdir(), `sensu-input-${randomUUID()}`)
   const fd = openSync(path, 'wx+', 0o600)
   try {
@@ -140,6 +126,7 @@ const pipesAtOnce = 16
 /** Pipes between two uses, and the making of new ones. */
 class PipePool {
   readonly #idle: Pipe[] = []
+  #closed = false
 
   /** An idle pipe or a new one. Throws an Error that says why there is none. */
   take(): Pipe {
@@ -151,11 +138,12 @@ class PipePool {
   }
 
   give(pipe: Pipe): void {
-    if (this.#idle.length < 4 * pipesAtOnce) this.#idle.push(pipe)
+    if (this.#idle.length < 4 * pipesAtOnce && !this.#closed) this.#idle.push(pipe)
     else pipe.close()
   }
 
   close(): void {
+    this.#closed = true
     for (const pipe of this.#idle.splice(0)) pipe.close()
   }
 

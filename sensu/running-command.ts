@@ -1,4 +1,25 @@
-/** A command that was started, in one of two ways: see `sensu/direct-start.ts` and `sensu/launcher.ts`. */
+/** What is to be started, and how. */
+export interface StartRequest {
+  /** text for `sh -c`, without null bytes */
+  command: string
+  /** what the command finds on its standard input; without it the input is inherited */
+  stdin?: string | Buffer
+  /** working directory, default that of this process */
+  cwd?: string
+  env: NodeJS.ProcessEnv
+  /** bytes of output that are kept */
+  maxOutputBytes: number
+}
+
+/** A way to start commands: `sensu/native-start.ts`, or `sensu/direct-start.ts` with nothing but Node. */
+export interface CommandStarter {
+  /** Throws, or has the command's `exit` reject, when it cannot be started. */
+  start(request: StartRequest): RunningCommand
+  /** Releases what is kept for further commands. Commands that still run are not touched. */
+  close(): void
+}
+
+/** A command that was started. */
 export interface RunningCommand {
   /** Its process and its process group; undefined when there is none. */
   readonly pid: Promise<number | undefined>

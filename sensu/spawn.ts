@@ -1,7 +1,6 @@
 import { DirectStarter } from './direct-start.js'
 import { isNumeric, isTruthy } from './json-value.js'
-import type { Launcher } from './launcher.js'
-import { type RunningCommand, signalGroup } from './running-command.js'
+import { type CommandStarter, type RunningCommand, signalGroup } from './running-command.js'
 import { inspectText } from './text-forms.js'
 import type { Json } from './types.js'
 
@@ -40,8 +39,8 @@ export type SpawnerOptions = {
   maxOutputBytes?: number
   /** environment of the commands, default a copy of this process's own at this moment */
   env?: NodeJS.ProcessEnv
-  /** made with the same environment; starts commands that need nothing special, when several are to run at once */
-  launcher?: Launcher
+  /** loads a quicker way to start commands, if there is one: once several are wanted at the same time */
+  loadStarter?: () => Promise<CommandStarter | undefined>
 }
 
 /** Between TERM and KILL, and again as long as a killed process may take to vanish. */
@@ -59,8 +58,8 @@ export class Spawner {
   readonly #maxQueued: number
   readonly #maxOutputBytes: number
   readonly #env: NodeJS.ProcessEnv
-  readonly #direct = new DirectStarter()
-  readonly #launcher: Launcher | undefined
+  #starter: CommandStarter = new DirectStarter()
+  #loadStarter: SpawnerOptions['loadStarter']
   readonly #waiting: (() => void)[] = []
   #running = 0
 
@@ -70,7 +69,7 @@ export class Spawner {
     this.#maxOutputBytes = options.maxOutputBytes ?? 64 * 1024 * 1024
     // A plain object: reading process.env anew for every command is slow.
     this.#env = options.env ?? { ...process.env }
-    this.#launcher = options.launcher
+    this.#loadStarter = options.loadStarter
   }
 
   /** Commands that run now. */
@@ -104,8 +103,8 @@ export class Spawner {
 
   /** Releases what is kept for further commands: to be called when none runs. Those that still run are not touched. */
   close(): void {
-    this.#direct.close()
-    this.#launcher?.close()
+    this.#loadStarter = undefined
+    this.#starter.close()
   }
 
   /** Resolves when another command hands over its place. */
@@ -152,16 +151,23 @@ export class Spawner {
   }
 
   #begin(command: string, { stdin, cwd, env }: SpawnRequest): RunningCommand {
-    // A command now and then is not worth the launcher's memory.
-    if (this.#running > 1) this.#launcher?.start()
-    const special = stdin !== undefined || cwd !== undefined || env !== undefined
-    const maxOutputBytes = this.#maxOutputBytes
-    if (this.#launcher?.ready && !special) return this.#launcher.run(command, maxOutputBytes)
-    return this.#direct.start({
-      ...{ command, env: env ?? this.#env, maxOutputBytes },
+    // A command now and then is not worth the memory.
+    if (this.#running > 1) void this.#load()
+    return this.#starter.start({
+      ...{ command, env: env ?? this.#env, maxOutputBytes: this.#maxOutputBytes },
       ...(stdin !== undefined && { stdin }),
       ...(cwd !== undefined && { cwd }),
     })
+  }
+
+  /** Once; further commands are started by what was loaded, those that run meanwhile are left to what started them. */
+  async #load(): Promise<void> {
+    const load = this.#loadStarter
+    this.#loadStarter = undefined
+    const loaded = await load?.()
+    if (loaded === undefined) return
+    this.#starter.close()
+    this.#starter = loaded
   }
 }
 

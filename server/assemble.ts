@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { Pipeline } from '../pipeline/pipeline.js'
 import type { Logger } from '../sensu/log.js'
+import { NativeStarter } from '../sensu/native-start.js'
 import type { AssembledService, ServiceContext } from '../sensu/service.js'
 import { Spawner } from '../sensu/spawn.js'
 import type { Settings } from '../sensu/types.js'
@@ -36,7 +37,8 @@ export async function assembleServer(
   const { own } = configuration
   const digest = cachedDigest(settings)
   if (settings.sensu.global_error_handler === true) handleAllErrors(log)
-  const spawner = new Spawner({ limit: settings.sensu.spawn.limit, env: { ...environment } })
+  const loadStarter = () => NativeStarter.load(log)
+  const spawner = new Spawner({ limit: settings.sensu.spawn.limit, env: { ...environment }, loadStarter })
   const transport = await createTransport(settings, log, { prefetch: own['server.prefetch'] })
   let server: Server | undefined
   const notices = {
