@@ -13,10 +13,11 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { createRequire } from 'node:module'
-import { basename, dirname, join, relative } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
-import { addCodeCache, splitService } from './code-cache.mjs'
+import { addCodeCache } from './code-cache.mjs'
+import { buildService } from './service-parts.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const sources = [
@@ -127,75 +128,6 @@ const loadLazily = {
   },
 }
 
-// Some dependencies ask for the place of their own file; in a bundle that is the bundle. The clock that Node offers as
-// `performance` comes with a library that takes 2 ms to load; the one it is made of is always there.
-const banner = `#!/usr/bin/env node
-const bundle = {
-  get url() { return require('node:url').pathToFileURL(__filename).href },
-  now() { const [seconds, nanoseconds] = process.hrtime(); return seconds * 1e3 + nanoseconds / 1e6 },
-};`
-
-/**
- * Makes one self-contained file of each entry, all or none.
- * @param {string[]} entries
- * @param {string} outdir
- * @param {import('esbuild').BuildOptions} [changes]
- */
-async function bundle(entries, outdir, changes) {
-  if (entries.length === 0) return
-  await build({
-    absWorkingDir: root,
-    entryPoints: entries,
-    outdir,
-    bundle: true,
-    minify: true,
-    format: 'cjs',
-    platform: 'node',
-    target: 'node20',
-    logLevel: 'warning',
-    plugins: [loadLazily],
-    // Its form for browsers does without the parts that read configuration files.
-    alias: { 'yargs-parser': 'yargs-parser/browser' },
-    define: { 'import.meta.url': 'bundle.url', 'performance.now': 'bundle.now' },
-    banner: { js: banner },
-    ...changes,
-  })
-}
-
-/** Code of a service that imports at run time uses what its loader gives it, see `splitService`. @type {import('esbuild').Plugin} */
-const importThroughLoader = {
-  name: 'import through the loader',
-  setup(hooks) {
-    hooks.onLoad({ filter: /[/]agent[/]import-module\.ts$/ }, () => ({
-      contents: 'const given = importModule; export { given as importModule }',
-    }))
-  },
-}
-
-/**
- * The compiler of extensions in TypeScript, hardly ever needed, at half its size: its source is in every agent's memory.
- * @type {import('esbuild').Plugin}
- */
-const smallCompiler = {
-  name: 'small compiler',
-  setup(hooks) {
-    hooks.onLoad({ filter: /[/]sucrase[/]dist[/]index\.js$/ }, async ({ path }) => {
-      const stdin = { contents: `export { transform } from 'sucrase'`, resolveDir: dirname(path) }
-      const mainFields = ['module', 'main']
-      const made = await build({
-        stdin,
-        mainFields,
-        bundle: true,
-        minify: true,
-        format: 'cjs',
-        platform: 'node',
-        write: false,
-      })
-      return { contents: made.outputFiles[0]?.text ?? '' }
-    })
-  },
-}
-
 /** The compiled part of koffi, which calls C, is a file beside the services that is read when it is needed. */
 const nativeFile = 'koffi.node'
 
@@ -211,10 +143,35 @@ const nativeLibrary = {
   },
 }
 
-/** For the long-running services: errors in their logs are called by their names, at no cost in memory (esbuild's `keepNames` has one). */
-const asService = {
-  ...{ minify: false, minifySyntax: true, minifyWhitespace: true },
-  plugins: [loadLazily, importThroughLoader, smallCompiler, nativeLibrary],
+// Some dependencies ask for the place of their own file; in a bundle that is the bundle. The clock that Node offers as
+// `performance` comes with a library that takes 2 ms to load; the one it is made of is always there.
+const surroundings = `const bundle = {
+  get url() { return require('node:url').pathToFileURL(__filename).href },
+  now() { const [seconds, nanoseconds] = process.hrtime(); return seconds * 1e3 + nanoseconds / 1e6 },
+};`
+
+/** How all of them are made. @type {import('esbuild').BuildOptions} */
+const bundling = {
+  absWorkingDir: root,
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  logLevel: 'warning',
+  plugins: [loadLazily, nativeLibrary],
+  // Its form for browsers does without the parts that read configuration files.
+  alias: { 'yargs-parser': 'yargs-parser/browser' },
+  define: { 'import.meta.url': 'bundle.url', 'performance.now': 'bundle.now' },
+}
+
+/**
+ * Makes one self-contained file of each entry, all or none.
+ * @param {string[]} entries
+ * @param {string} outdir
+ */
+async function bundle(entries, outdir) {
+  if (entries.length === 0) return
+  const banner = { js: `#!/usr/bin/env node\n${surroundings}` }
+  await build({ ...bundling, entryPoints: entries, outdir, minify: true, format: 'cjs', banner })
 }
 
 /** What checks of this machine are run with once, for the compiled code, where without arguments they would wait or do nothing. */
@@ -258,21 +215,19 @@ async function fillBin(entries, checks, handlers) {
   const others = entries.filter(entry => !services.includes(entry))
   const done = await Promise.allSettled([
     bundle(others, fresh),
-    ...services.map(service => bundle([service], fresh, asService)),
+    ...services.map(service => buildService(join(root, service), fresh, surroundings, bundling)),
   ])
   const names = new Set(entries.map(entry => basename(entry, '.ts')))
-  for (const file of readdirSync(fresh)) {
+  // NAME.bundle before NAME
+  for (const file of readdirSync(fresh).sort().reverse()) {
     const name = basename(file, '.js')
     const check = checks.find(check => check.name === name)
     if (check) addCodeCache(join(fresh, file), check.local ? (localWarmUps.get(name) ?? ['--timeout', '5']) : [])
     else if (handlers.some(handler => handler.name === name)) {
       const sample = join(root, 'generated/samples', `${name}.json`)
       addCodeCache(join(fresh, file), ['--dry-run', '--config', sample], warmUpEvent)
-    } else {
-      splitService(join(fresh, file))
-      renameSync(join(fresh, `${file}.bundle`), join(bin, `${name}.bundle`))
     }
-    chmodSync(join(fresh, file), 0o755)
+    if (!name.endsWith('.bundle')) chmodSync(join(fresh, file), 0o755)
     renameSync(join(fresh, file), join(bin, name))
   }
   const native = join(root, `node_modules/@koromix/koffi-linux-${process.arch}/linux_${process.arch}`, nativeFile)

@@ -2,8 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
-import { Script } from 'node:vm'
+import { join } from 'node:path'
 
 /** Node's own wrapper of a CommonJS file. */
 const head = '(function (exports, require, module, __filename, __dirname) {'
@@ -80,45 +79,4 @@ export function addCodeCache(file, words, input) {
   } finally {
     rmSync(directory, { recursive: true })
   }
-}
-
-/**
- * What the executable of a service is: the program itself is in the file beside it, whose first four bytes tell how long the source is; the compiled
- * code follows. A service lives long: here the point is that V8, which need not parse a megabyte and a half, keeps 3 MiB less for itself.
- */
-const serviceLoader = `#!/usr/bin/env node
-// Made by the build: the program, and what V8 compiled of it, are in the file NAME.bundle beside this one.
-const fs = require('node:fs')
-const vm = require('node:vm')
-const filename = __filename + '.bundle'
-function load() {
-  const fd = fs.openSync(filename, 'r')
-  const read = length => {
-    const data = Buffer.allocUnsafeSlow(length)
-    fs.readSync(fd, data)
-    return data
-  }
-  const source = read(read(4).readUInt32LE(0)).latin1Slice()
-  const cachedData = read(fs.fstatSync(fd).size - 4 - source.length)
-  fs.closeSync(fd)
-  return new vm.Script(source, { filename, cachedData })
-}
-load().runInThisContext()(exports, require, module, __filename, __dirname, specifier => import(specifier))
-`
-
-/** Node's own wrapper, and one thing more that only a module can do. */
-const serviceHead = head.replace(')', ', importModule)')
-
-/**
- * Turns a service's bundle into a loader and `<file>.bundle`, with the code compiled for what every start needs and no more: functions
- * that are never called take no memory.
- * @param {string} file path of the bundle, ASCII only
- */
-export function splitService(file) {
-  const source = serviceHead + readFileSync(file, 'latin1').replace(/^#!.*/, '') + tail
-  const length = Buffer.alloc(4)
-  length.writeUInt32LE(source.length)
-  const compiled = new Script(source, { filename: `${basename(file, '.js')}.bundle` }).createCachedData()
-  writeFileSync(`${file}.bundle`, Buffer.concat([length, Buffer.from(source, 'latin1'), compiled]))
-  writeFileSync(file, serviceLoader)
 }

@@ -1,9 +1,19 @@
 import { execFile } from 'node:child_process'
-import { chmodSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { makeTemporaryDirectory } from '../../scripts/services/process.js'
+import { ServiceProcess } from '../support/service-process.js'
 import { libvirtd, rabbitmq } from '../support/services.js'
 import { AgentProcess, agentFile } from './agent-process.js'
 import { ServerSide } from './server-side.js'
@@ -252,3 +262,25 @@ t.test('--per-guest publishes a result of every guest under its own name, and on
   t.equal(run.check.source, undefined)
   t.match(run.check.output, /1 guest: 1 OK/)
 })
+
+t.test(
+  'an agent whose files were replaced meanwhile loads what it has not needed yet from those it was started with',
+  async t => {
+    // not t.testdir, which is the agent's
+    const folder = makeTemporaryDirectory()
+    t.teardown(() => rmSync(folder, { recursive: true }))
+    mkdirSync(join(folder, 'bin'))
+    writeFileSync(join(folder, 'package.json'), '{"type":"commonjs"}')
+    const file = join(folder, 'bin/sensu-kvm-agent')
+    for (const end of ['', '.bundle']) copyFileSync(`${agentFile}${end}`, `${file}${end}`)
+    const sockets = { socket: { enabled: false }, http_socket: { enabled: false } }
+    const client = { name: 'replaced', address: '127.0.0.9', subscriptions: [], ...sockets }
+    const settings = { client, rabbitmq: broker.url, sensu_kvm: { libvirt: { uri } } }
+    new ServiceProcess(t, file, { files: { 'agent.json': settings } })
+    await server.keepalive('replaced')
+    writeFileSync(join(folder, 'new'), 'of another version')
+    renameSync(join(folder, 'new'), `${file}.bundle`)
+    await server.request('client:replaced', { name: 'late', command: 'check-kvm-state' })
+    t.match((await server.result('late')).check, { status: 0, output: /^check-kvm-state OK/ })
+  },
+)
