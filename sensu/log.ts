@@ -148,11 +148,18 @@ function appendIgnoringErrors(fd: number, line: string): void {
 export function formatTimestamp(microseconds: number): string {
   const date = new Date(Math.floor(microseconds / 1000))
   const offset = -date.getTimezoneOffset()
-  const local = new Date(date.getTime() + offset * 60_000).toISOString().slice(0, 19)
+  const local = dateAndTime(new Date(date.getTime() + offset * 60_000))
   const fraction = String(Math.floor(microseconds) % 1_000_000).padStart(6, '0')
   const minutes = Math.abs(offset)
   const zone = `${twoDigits(Math.floor(minutes / 60))}${twoDigits(minutes % 60)}`
   return `${local}.${fraction}${offset < 0 ? '-' : '+'}${zone}`
+}
+
+/** In UTC. Without toISOString: its first use takes 0.4 MiB for good. */
+function dateAndTime(date: Date): string {
+  const day = [date.getUTCFullYear(), date.getUTCMonth() + 1, date.getUTCDate()].map(twoDigits).join('-')
+  const time = [date.getUTCHours(), date.getUTCMinutes(), date.getUTCSeconds()].map(twoDigits).join(':')
+  return `${day}T${time}`
 }
 
 function twoDigits(value: number): string {
