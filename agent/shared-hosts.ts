@@ -1,4 +1,4 @@
-import { Host, type HostOptions } from '../libvirt/host.js'
+import type { Host, HostOptions } from '../libvirt/host.js'
 import type { OpenHostOptions } from '../plugin/program.js'
 import { SharedReads } from './shared-reads.js'
 
@@ -26,6 +26,8 @@ export class SharedHosts {
 
   /** Lends a host; its close() returns it. Throws for a URI that cannot be used. */
   async open({ uri, readOnly }: Pick<OpenHostOptions, 'uri' | 'readOnly'>): Promise<Host> {
+    // loaded only when used: an agent without checks of guests has no need of it in memory
+    const { Host } = await import('../libvirt/host.js')
     const key = `${readOnly ? 'r' : 'w'} ${uri}`
     const shared = this.#hosts.get(key) ?? this.#add(key, Host.open(uri, { ...this.#options, readOnly }))
     shared.users++

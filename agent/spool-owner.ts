@@ -1,5 +1,4 @@
-import { constants, type Stats } from 'node:fs'
-import { link, lstat, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { linkSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, type Stats, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 
 /** The spool cannot be used: by whom or why, and what to do, is in the message. */
@@ -22,13 +21,13 @@ const maximumOwnerBytes = 200
  * Makes the directory, for this user alone (0700). One that exists is not changed, but refused when it is not this user's, is open to others,
  * or is a symbolic link: whoever may place one decides where we write. Throws SpoolError.
  */
-export async function prepareDirectory(directory: string): Promise<void> {
+export function prepareDirectory(directory: string): void {
   const unusable = (why: string, cause?: unknown) =>
     new SpoolError('unusable', `spool directory ${directory} cannot be used: ${why}`, { cause })
   let status: Stats
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    status = await lstat(directory)
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    status = lstatSync(directory)
   } catch (cause) {
     throw unusable(cause instanceof Error ? cause.message : String(cause), cause)
   }
@@ -43,20 +42,18 @@ export async function prepareDirectory(directory: string): Promise<void> {
  * whose id was given to another since, owns nothing any more. Returns how to give the ownership up. Throws SpoolError (`owned`).
  * Processes in different PID namespaces cannot see each other: do not share a directory between containers.
  */
-export async function takeOwnership(directory: string): Promise<() => Promise<void>> {
+export function takeOwnership(directory: string): () => void {
   const path = join(directory, ownerFile)
   const own = join(directory, `${ownerFile}.${process.pid}`)
-  await rm(own, { force: true })
-  const file = await open(own, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
-  await file.writeFile(`${process.pid} ${await startTime(process.pid)}\n`)
-  await file.close()
+  rmSync(own, { force: true })
+  writeFileSync(own, `${process.pid} ${startTime(process.pid)}\n`, { flag: 'wx', mode: 0o600 })
   try {
     for (let attempt = 0; attempt < 3; attempt++) {
-      if (await linked(own, path)) return () => rm(path, { force: true })
-      await removeStale(directory, path)
+      if (linked(own, path)) return () => rmSync(path, { force: true })
+      removeStale(directory, path)
     }
   } finally {
-    await rm(own, { force: true })
+    rmSync(own, { force: true })
   }
   throw new SpoolError('owned', `spool directory ${directory} is being taken by other processes at the same time`)
 }
@@ -65,17 +62,17 @@ export async function takeOwnership(directory: string): Promise<() => Promise<vo
  * Removes what a process left that was killed while it took the ownership; false for a file that is nothing of the kind. Those of a living process stay:
  * it is about to find out that the directory has an owner, and may hold that very owner's file aside.
  */
-export async function tidyOwnership(path: string): Promise<boolean> {
+export function tidyOwnership(path: string): boolean {
   const [, pid] = /^owner\.([1-9]\d{0,9})(?:\.old)?$/.exec(basename(path)) ?? []
   if (pid === undefined) return false
-  if ((await startTime(Number(pid))) === undefined) await rm(path, { force: true })
+  if (startTime(Number(pid)) === undefined) rmSync(path, { force: true })
   return true
 }
 
 /** A link appears with its content, or not at all. */
-async function linked(from: string, to: string): Promise<boolean> {
+function linked(from: string, to: string): boolean {
   try {
-    await link(from, to)
+    linkSync(from, to)
     return true
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false
@@ -84,39 +81,39 @@ async function linked(from: string, to: string): Promise<boolean> {
 }
 
 /** Moves the owner's file aside before judging it, so that of two processes only one judges, and none removes a newer owner. */
-async function removeStale(directory: string, path: string): Promise<void> {
+function removeStale(directory: string, path: string): void {
   const aside = `${path}.${process.pid}.old`
-  await refuseLivingOwner(directory, path)
+  refuseLivingOwner(directory, path)
   try {
-    await rm(aside, { force: true })
-    await rename(path, aside)
+    rmSync(aside, { force: true })
+    renameSync(path, aside)
   } catch {
     return // another process was quicker
   }
   try {
-    await refuseLivingOwner(directory, aside)
+    refuseLivingOwner(directory, aside)
   } catch (error) {
-    await linked(aside, path)
+    linked(aside, path)
     throw error
   } finally {
-    await rm(aside, { force: true })
+    rmSync(aside, { force: true })
   }
 }
 
-async function refuseLivingOwner(directory: string, path: string): Promise<void> {
-  const pid = await livingOwner(path)
+function refuseLivingOwner(directory: string, path: string): void {
+  const pid = livingOwner(path)
   if (pid === undefined) return
   throw new SpoolError('owned', `spool directory ${directory} is in use by process ${pid}; give each agent its own`)
 }
 
 /** The process id in the file when that very process lives. What is no owner's file names nobody. */
-async function livingOwner(path: string): Promise<number | undefined> {
+function livingOwner(path: string): number | undefined {
   try {
-    const status = await lstat(path)
+    const status = lstatSync(path)
     if (!status.isFile() || status.size > maximumOwnerBytes) return undefined
-    const [pid = '', started = ''] = (await readFile(path, 'latin1')).trim().split(' ')
+    const [pid = '', started = ''] = readFileSync(path, 'latin1').trim().split(' ')
     if (!/^[1-9]\d{0,9}$/.test(pid)) return undefined
-    const actual = await startTime(Number(pid))
+    const actual = startTime(Number(pid))
     return actual !== undefined && actual === started ? Number(pid) : undefined
   } catch {
     return undefined
@@ -127,10 +124,10 @@ async function livingOwner(path: string): Promise<number | undefined> {
  * Start of a process in clock ticks since boot, with the boot's id; undefined when there is no such process, or only what its parent has not taken
  * note of yet (a zombie owns nothing). Fields 3 and 22 of /proc/PID/stat, counted behind the command's name.
  */
-async function startTime(pid: number): Promise<string | undefined> {
+function startTime(pid: number): string | undefined {
   try {
-    const stat = await readFile(`/proc/${pid}/stat`, 'latin1')
-    const boot = await readFile('/proc/sys/kernel/random/boot_id', 'latin1')
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     return fields[0] === 'Z' || fields[0] === 'X' ? undefined : `${boot.trim()}/${fields[19]}`
   } catch {

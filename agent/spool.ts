@@ -1,5 +1,5 @@
-import { constants } from 'node:fs'
-import { type FileHandle, lstat, open, readdir, readFile, rm, truncate } from 'node:fs/promises'
+import { constants, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { type FileHandle, open, rm, truncate } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { ownerFile, prepareDirectory, SpoolError, takeOwnership, tidyOwnership } from './spool-owner.js'
 import {
@@ -87,7 +87,7 @@ export class Spool {
   readonly #options: Required<SpoolOptions>
   readonly #segmentBytes: number
   readonly #segments: Segment[] = []
-  #giveUpOwnership: () => Promise<void> = async () => {}
+  #giveUpOwnership: () => void = () => {}
   #nextId = 1
   /** The newest segment while it is written to. */
   #active: { segment: Segment; file: FileHandle } | undefined
@@ -116,13 +116,13 @@ export class Spool {
   /** Throws SpoolError when the directory cannot be used, or another process uses it. */
   static async open(options: SpoolOptions): Promise<Spool> {
     const spool = new Spool(options)
-    await prepareDirectory(options.directory)
+    prepareDirectory(options.directory)
     try {
-      spool.#giveUpOwnership = await takeOwnership(options.directory)
+      spool.#giveUpOwnership = takeOwnership(options.directory)
       await spool.#recover()
       return spool
     } catch (cause) {
-      await spool.#giveUpOwnership()
+      spool.#giveUpOwnership()
       if (cause instanceof SpoolError) throw cause
       throw new SpoolError('unusable', `spool directory ${options.directory} cannot be used: ${String(cause)}`, {
         cause,
@@ -225,7 +225,7 @@ export class Spool {
     await this.#serially(async () => {
       await this.#closeActive().catch(this.#options.onDiskTrouble)
       await this.#stopReading()
-      await this.#giveUpOwnership()
+      this.#giveUpOwnership()
     })
     return this.#pending.length
   }
@@ -469,17 +469,18 @@ export class Spool {
     if (lost > 0) this.#options.onDropped(lost)
   }
 
+  /** Without promises as far as nothing was left behind: those of `fs` take half a MiB, which an agent is spared whose results all arrive. */
   async #recover(): Promise<void> {
     const { directory } = this.#options
     const positionPath = join(directory, positionFile)
-    const position = await readPosition(positionPath)
-    if (position.id === 0) await rm(positionPath, { force: true })
+    const position = readPosition(positionPath)
+    if (position.id === 0) rmSync(positionPath, { force: true })
     // also when that file is gone: later ones must not pass for acknowledged
     this.#nextId = position.id + 1
-    for (const name of (await readdir(directory)).sort()) {
+    for (const name of readdirSync(directory).sort()) {
       const path = join(directory, name)
-      if (segmentName.test(name) && (await isOwnFile(path))) await this.#recoverSegment(path, position)
-      else if (name !== positionFile && name !== ownerFile && !(await tidyOwnership(path))) this.report.foreign++
+      if (segmentName.test(name) && isOwnFile(path)) await this.#recoverSegment(path, position)
+      else if (name !== positionFile && name !== ownerFile && !tidyOwnership(path)) this.report.foreign++
     }
     this.report.recovered = this.waiting
     await this.#makeRoom(0)
@@ -540,8 +541,8 @@ async function scan(segment: Segment, acknowledgedEnd: number): Promise<'whole' 
   }
 }
 
-async function isOwnFile(path: string): Promise<boolean> {
-  const status = await lstat(path)
+function isOwnFile(path: string): boolean {
+  const status = lstatSync(path)
   return status.isFile() && status.uid === process.getuid?.() && status.nlink === 1
 }
 
@@ -563,11 +564,11 @@ function encodePosition({ id, acknowledgedEnd }: Segment): Buffer {
 }
 
 /** Where the acknowledged records end. Without a believable answer: before everything, so that records come twice rather than never. */
-async function readPosition(path: string): Promise<{ id: number; end: number }> {
+function readPosition(path: string): { id: number; end: number } {
   const nowhere = { id: 0, end: 0 }
   try {
-    if (!(await isOwnFile(path))) return nowhere
-    const [, id = '', end = '', sum = ''] = positionText.exec(await readFile(path, 'latin1')) ?? []
+    if (!isOwnFile(path)) return nowhere
+    const [, id = '', end = '', sum = ''] = positionText.exec(readFileSync(path, 'latin1')) ?? []
     const intact = Number.parseInt(sum, 16) === crc32(Buffer.from(`${id} ${end}`))
     return intact ? { id: Number(id), end: Number(end) } : nowhere
   } catch {
