@@ -5,6 +5,7 @@ import { type AssembledService, runService, type ServiceContext } from '../sensu
 import { assembleAgent } from './assemble.js'
 import { type Configuration, loadConfiguration } from './configuration.js'
 import { type CheckExtensions, loadExtensions } from './extensions.js'
+import { tidyAfterStart } from './heap.js'
 import type { Programs } from './in-process.js'
 import type { AgentSettings } from './settings.js'
 
@@ -48,7 +49,10 @@ async function assemble(
     onConnected,
   })
   return {
-    start: () => agent.start(),
+    start: async () => {
+      await agent.start()
+      tidyAfterStart()
+    },
     stop: async () => {
       await agent.stop()
       await release()
