@@ -3,6 +3,7 @@ import { Socket } from 'node:net'
 import { getSystemErrorName } from 'node:util'
 import { openInput, outputOf } from './direct-start.js'
 import type { Logger } from './log.js'
+import { locateProgram, plainWords, shellEnvironment } from './plain-command.js'
 import type { CommandStarter, RunningCommand, StartRequest } from './running-command.js'
 
 const closeOnExec = 0o2000000 // O_CLOEXEC of Linux, not among Node's constants
@@ -13,16 +14,27 @@ const structBytes = 1024
 /** How often ended commands are looked for, should a signal get lost. */
 const pollMs = 1000
 
+/** How a program is started. */
+interface Program {
+  file: string
+  words: readonly string[]
+  env: CEnvironment
+}
+
+/** As C has it: `NAME=value` each, and null. */
+type CEnvironment = readonly (string | null)[]
+
 /**
  * Starts commands with posix_spawn(3). Node forks: it copies the page tables of some 50 MiB for each command, and takes its page faults later. glibc's
- * posix_spawn shares the memory until the shell is there (`CLONE_VFORK`), which takes a tenth of the CPU time.
+ * posix_spawn shares the memory until the shell is there (`CLONE_VFORK`), which takes a tenth of the CPU time. A command
+ * that a shell would do nothing to is started without one: loading the shell is more work than all else.
  */
 export class NativeStarter implements CommandStarter {
   readonly #libc: Libc
   readonly #attributes = Buffer.alloc(structBytes)
   readonly #actions = Buffer.alloc(structBytes)
   readonly #children: Children
-  readonly #environments = new WeakMap<NodeJS.ProcessEnv, readonly (string | null)[]>()
+  readonly #environments = new WeakMap<NodeJS.ProcessEnv, { ours: CEnvironment; shells: CEnvironment }>()
 
   /** With the library koffi, which calls C. Undefined, and logged, where there is none for this machine: commands are then started as ever. */
   static async load(log: Pick<Logger, 'warn'>): Promise<NativeStarter | undefined> {
@@ -91,8 +103,12 @@ export class NativeStarter implements CommandStarter {
       libc.posix_spawn_file_actions_adddup2(actions, input ?? 0, 0)
       for (const standard of [1, 2]) libc.posix_spawn_file_actions_adddup2(actions, output, standard)
       const pid = new Int32Array(1)
-      const words = ['sh', '-c', command, null]
-      const errno = libc.posix_spawnp(pid, 'sh', actions, this.#attributes, words, this.#environment(env))
+      const run = ({ file, words, env }: Program) =>
+        libc.posix_spawnp(pid, file, actions, this.#attributes, [...words, null], env)
+      const program = cwd === undefined ? this.#plainProgram(command, env) : undefined
+      if (program && run(program) === 0) return pid[0] ?? 0
+      // Also for what could not be started: the shell says why, in its own words.
+      const errno = run({ file: 'sh', words: ['sh', '-c', command], env: this.#environment(env).ours })
       if (errno === 0) return pid[0] ?? 0
       const place = cwd === undefined ? '' : ` in ${cwd}`
       throw new Error(`cannot start sh${place}: spawn sh ${getSystemErrorName(-errno)}`)
@@ -101,11 +117,20 @@ export class NativeStarter implements CommandStarter {
     }
   }
 
-  /** As C has it: `NAME=value` each, and null. */
-  #environment(env: NodeJS.ProcessEnv): readonly (string | null)[] {
+  #plainProgram(command: string, env: NodeJS.ProcessEnv): Program | undefined {
+    const words = plainWords(command)
+    const file = words?.[0] === undefined ? undefined : locateProgram(words[0], env['PATH'])
+    return words && file !== undefined ? { file, words, env: this.#environment(env).shells } : undefined
+  }
+
+  #environment(env: NodeJS.ProcessEnv): { ours: CEnvironment; shells: CEnvironment } {
     const known = this.#environments.get(env)
     if (known) return known
-    const made = [...Object.entries(env).map(([name, value]) => `${name}=${value ?? ''}`), null]
+    const inC = (env: NodeJS.ProcessEnv) => [
+      ...Object.entries(env).map(([name, value]) => `${name}=${value ?? ''}`),
+      null,
+    ]
+    const made = { ours: inC(env), shells: inC(shellEnvironment(env)) }
     this.#environments.set(env, made)
     return made
   }

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { NativeStarter } from '../../sensu/native-start.js'
@@ -30,6 +30,22 @@ t.test('its commands have the usual surroundings, and nothing of its own', async
   for (const command of [...commands, signals]) {
     const { output } = await usual.run({ command })
     t.equal((await spawner.run({ command })).output.toString(), output.toString(), command)
+  }
+})
+
+t.test('a command that needs no shell is none to tell from one that has it', async t => {
+  const [usual, spawner] = [new Spawner({ limit: 1 }), await nativeSpawner(t)]
+  t.teardown(() => usual.close())
+  const directory = t.testdir()
+  writeFileSync(`${directory}/script`, '#!/bin/sh\necho "$0 $*"; env | sort; exit 3\n', { mode: 0o755 })
+  writeFileSync(`${directory}/bare`, 'echo "$0 $*"; exit 4\n', { mode: 0o755 })
+  writeFileSync(`${directory}/locked`, '#!/bin/sh\n', { mode: 0o644 })
+  writeFileSync(`${directory}/lost`, '#!/no/such/interpreter\n', { mode: 0o755 })
+  const commands = ['script a -b --c=d', 'bare x', 'locked', 'lost', 'none'].map(line => `${directory}/${line}`)
+  for (const command of [...commands, 'true', 'false', 'env', 'no-such-program', 'ls -1 /', 'sleep x', 'cat']) {
+    const [shells, ours] = [await usual.run({ command, stdin: 'x' }), await spawner.run({ command, stdin: 'x' })]
+    const text = ({ output }: { output: Buffer }) => output.toString().split('\n').sort()
+    t.same([ours.status, text(ours)], [shells.status, text(shells)], command)
   }
 })
 
