@@ -3,7 +3,7 @@ import { Socket } from 'node:net'
 import { getSystemErrorName } from 'node:util'
 import { openInput, outputOf } from './direct-start.js'
 import type { Logger } from './log.js'
-import { locateProgram, plainWords, shellEnvironment } from './plain-command.js'
+import { ProgramFinder, plainWords, shellEnvironment } from './plain-command.js'
 import type { CommandStarter, RunningCommand, StartRequest } from './running-command.js'
 
 const closeOnExec = 0o2000000 // O_CLOEXEC of Linux, not among Node's constants
@@ -34,6 +34,7 @@ export class NativeStarter implements CommandStarter {
   readonly #attributes = Buffer.alloc(structBytes)
   readonly #actions = Buffer.alloc(structBytes)
   readonly #children: Children
+  readonly #programs = new ProgramFinder()
   readonly #environments = new WeakMap<NodeJS.ProcessEnv, { ours: CEnvironment; shells: CEnvironment }>()
 
   /** With the library koffi, which calls C. Undefined, and logged, where there is none for this machine: commands are then started as ever. */
@@ -119,7 +120,7 @@ export class NativeStarter implements CommandStarter {
 
   #plainProgram(command: string, env: NodeJS.ProcessEnv): Program | undefined {
     const words = plainWords(command)
-    const file = words?.[0] === undefined ? undefined : locateProgram(words[0], env['PATH'])
+    const file = words?.[0] === undefined ? undefined : this.#programs.find(words[0], env['PATH'])
     return words && file !== undefined ? { file, words, env: this.#environment(env).shells } : undefined
   }
 
