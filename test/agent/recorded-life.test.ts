@@ -245,17 +245,19 @@ t.test('standalone_sa_*, deregistration_custom: own checks, each at its time', {
   t.notOk(side.results.some(({ text }) => /sa_subdued|sa_nopublish/.test(text)))
   const busy = 'previous check command execution in progress'
   await agent.log(busy, agent.lines.filter(({ message }) => message === busy).length + 1)
-  const before = { lines: agent.lines.length, results: side.results.length }
+  // other agents send theirs there as well
+  const results = () => side.results.map(({ text }) => text).filter(text => text.includes('"probe-a"'))
+  const before = { lines: agent.lines.length, results: results().length }
   t.strictSame(await agent.stop(), { status: 0, signal: null })
-  while (side.results.length < before.results + 2) await sleep(5)
-  const { name, log, results } = recordings.take('deregistration_custom')
+  while (results().length < before.results + 2) await sleep(5)
+  const { name, log, results: wanted } = recordings.take('deregistration_custom')
   // what its other checks did at the moment is another matter
   const isOther = (text: string) => /probe_ext|"sa_(?!long)/.test(text)
   const ofStop = (lines: readonly LogLine[]) => sinceSignal(lines).filter(line => !isOther(JSON.stringify(line)))
   sameLog(t, ofStop(agent.lines.slice(before.lines)), ofStop(log), name)
   t.strictSame(
-    side.results.slice(before.results).map(({ text }) => withoutPlace(text)),
-    results.filter(text => !isOther(text)).map(withoutPlace),
+    results().slice(before.results).map(withoutPlace),
+    wanted.filter(text => !isOther(text)).map(withoutPlace),
     `${name}: results`,
   )
 })
@@ -548,7 +550,10 @@ t.test(
     await agent.log('reconnected to transport', 2)
     const one = recordings.take('transport_one_of_two_connections_lost')
     await agent.log('scheduling standalone checks', 3)
-    sameLog(t, ofLoss(agent.lines.slice(oneLost)), ofLoss(one.log), one.name)
+    // the broker's word that it has the keepalive may be lost with the connection
+    const isUnconfirmed = ({ message }: LogLine) => message === 'failed to publish keepalive'
+    const ofOne = ofLoss(agent.lines.slice(oneLost).filter(line => !isUnconfirmed(line)))
+    sameLog(t, ofOne, ofLoss(one.log), one.name)
     await server.keepalive('probe-t1', 3)
 
     proxy.refuse()
