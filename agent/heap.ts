@@ -5,7 +5,6 @@ import { setFlagsFromString } from 'node:v8'
 setFlagsFromString('--semi-space-growth-factor=1') // the young generation stays at the 1 MiB it starts with, not 16
 setFlagsFromString('--optimize-for-size') // the old one grows in small steps
 setFlagsFromString('--no-opt') // the optimizing compiler keeps some 10 MiB for itself once it has worked
-setFlagsFromString('--bytecode-old-age=2')
 
 /** The first keepalive is on its way by then, and so is what was waiting for the agent. ms */
 const AFTER_START_MS = 1000
