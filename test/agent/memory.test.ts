@@ -38,13 +38,13 @@ t.test('10,000 requests at once: none is dropped, and the memory they take is bo
   const node = await bareNodeMiB()
   await server.keepalive('small')
   const started = memoryMiB(agent.pid).resident - node
-  t.ok(started < 10, `at the start: ${started.toFixed(1)} MiB more than Node alone`)
+  t.ok(started < 12, `at the start: ${started.toFixed(1)} MiB more than Node alone`)
   let idle = started
   // V8 by itself would let it wait for 8 s
   for (const soon = Date.now() + 6000; idle > started - 1 && Date.now() < soon; await sleep(50)) {
     idle = memoryMiB(agent.pid).resident - node
   }
-  t.ok(idle < 6, `idle: ${idle.toFixed(1)} MiB more`)
+  t.ok(idle < 8, `idle: ${idle.toFixed(1)} MiB more`)
   await server.request('client:small', { name: 'first', command: 'true' })
   const count = 10_000
   await Promise.all(
